@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/glyphs
+
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test test-slow check clean-quickstart
+
+help:
+	@echo "make quickstart   set up, build the built-in data, train, evaluate, report (about 7 minutes on two cores)"
+	@echo "make test         set up and run the checks and the tests"
+	@echo "make test-slow    the tests that take minutes"
+
+quickstart: $(RUN)/zeroshot.json
+	@$(BIN)/python benchmarks/quickstart.py --summary $(RUN)
+
+test: .venv/.dev check
+	@echo "== tests"
+	@$(BIN)/python -m pytest
+
+test-slow: .venv/.dev
+	@$(BIN)/python -m pytest -m slow
+
+check: .venv/.dev
+	@echo "== lint, format, types"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean-quickstart:
+	rm -rf data/glyphs $(RUN)
+
+data/glyphs/manifest.json: | .venv/.base
+	@echo "== data: rendering glyphs into webdataset shards"
+	@$(BIN)/python data_recipes/glyphs.py --out data/glyphs
+
+# What an interrupted training left is removed: a run begins in an empty directory.
+$(RUN)/finished.json: | data/glyphs/manifest.json
+	@echo "== training (at most five minutes on two cores); metrics in $(RUN)/metrics.jsonl"
+	@rm -rf $(RUN)
+	@$(BIN)/accelerate launch --config_file configs/launch/one.yaml pretrain.py configs/glyphs.yaml run.directory=$(RUN)
+
+$(RUN)/zeroshot.json: $(RUN)/finished.json
+	@echo "== evaluating the checkpoint on what it never saw"
+	@$(BIN)/python eval_zeroshot.py --model $(RUN) --output $@
+
+.venv/.base: pyproject.toml
+	@echo "== environment: .venv with contrastive-pretrain and what it needs"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[data,tensorboard]'
+	@touch $@
+
+.venv/.dev: .venv/.base
+	@echo "== environment: what the tests need"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""CLIP-style contrastive pretraining: train, evaluate and export image-text models."""

@@ -1,0 +1,110 @@
+"""Command lines: argv in, exit status out. A user's mistake is one line and status 2."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from contrastive import config, distributed, registry
+from contrastive.errors import UserError
+
+log = logging.getLogger("contrastive")
+USAGE = """usage: pretrain.py [FILE.yaml …] [key=value …]
+
+Train a contrastive image-text model. Files and overrides are merged in the order given; without a file,
+configs/glyphs.yaml is taken. RUN/config.yaml of an earlier run is a valid file.
+
+  python pretrain.py configs/glyphs.yaml data.global_batch_size=512 run.directory=runs/mine
+  accelerate launch --config_file configs/launch/cpu2.yaml pretrain.py configs/glyphs.yaml train.world_size=2
+"""
+
+
+def pretrain(arguments: Sequence[str] | None = None) -> int:
+    """Run `pretrain.py`; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if {"-h", "--help"} & set(arguments):
+        return _help()
+    return _guard(lambda: _pretrain(arguments))
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise UserError(f"{argument}: there are no flags; settings are key=value (see --help)")
+    files = [a for a in arguments if "=" not in a] or ["configs/glyphs.yaml"]
+    from contrastive import runs  # heavy: torch, open_clip, transformers; not for --help or a typo
+
+    prepared = runs.prepare(files, [a for a in arguments if "=" in a])
+    if prepared is None:
+        log.info("already finished; nothing to do")
+        return
+    runs.pretrain(prepared)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """Run `eval_zeroshot.py`; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="eval_zeroshot.py",
+        description="Evaluate a run or checkpoint: zero-shot classification and retrieval.",
+        epilog="example: python eval_zeroshot.py --model runs/glyphs --data configs/eval/digits.yaml",
+    )
+    parser.add_argument("--model", required=True, help="a run directory (its newest checkpoint) or a checkpoint")
+    parser.add_argument("--data", nargs="+", default=[], metavar="YAML", help="datasets; default: those of the run")
+    parser.add_argument("--batch-size", type=int, default=256, help="samples per process (default 256)")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes per process (default 0)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the towers")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the best there is)")
+    parser.add_argument("--output", metavar="JSON", help="write all results and details here")
+    options = parser.parse_args(arguments)
+
+    def run() -> None:
+        from contrastive import runs
+
+        runs.evaluate(
+            options.model,
+            options.data,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            precision=options.precision,
+            device=options.device,
+            output=options.output,
+        )
+
+    return _guard(run)
+
+
+def _guard(run: Callable[[], None]) -> int:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log.setLevel(logging.INFO if distributed.rank() == 0 else logging.WARNING)
+    try:
+        run()
+    except UserError as error:
+        # Every process meets the same mistake at the door; one of them says it.
+        if distributed.rank() == 0 or distributed.is_initialized():
+            where = f"[rank {distributed.rank()}] " if distributed.world_size() > 1 else ""
+            sys.stderr.write(f"{where}error: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _help() -> int:
+    console = Console(highlight=False)
+    console.print(Text(USAGE))
+    section = ""
+    for key, default, meaning in config.describe():
+        if key.partition(".")[0] != section:
+            section = key.partition(".")[0]
+            console.print(Text(f"\n{section}", style="bold"))
+        shown = "unset" if default in (None, "", {}, []) else default
+        console.print(
+            Text.assemble((f"  {key}", "cyan"), f" = {shown}"), Text(f"      {meaning}", style="dim"), sep="\n"
+        )
+    console.print(Text("\nparts (or package.module:Class of your own)", style="bold"))
+    for key, table in registry.TABLES.items():
+        console.print(Text(f"  {key}: {', '.join(sorted(table))}"))
+    return 0

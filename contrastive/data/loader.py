@@ -1,0 +1,94 @@
+"""Global batches, cut over processes: the same samples in the same rows, whatever the processes and workers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from contrastive.data.order import sample_at
+from contrastive.data.stream import Reader
+from contrastive.errors import DataError
+from contrastive.hashing import mix
+from contrastive.modalities.image import TrainTransform
+from contrastive.modalities.text import Tokenizer
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the batches: global batch `step` holds positions step * B to (step + 1) * B - 1 of the order."""
+
+    global_batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """Return this rank's positions in global batch `step`, int64 [b]; ranks hold consecutive slices of it."""
+        share = self.global_batch_size // self.world_size
+        start = step * self.global_batch_size + self.rank * share
+        return np.arange(start, start + share, dtype=np.int64)
+
+
+class RankBatches(Dataset[Batch]):
+    """Item `step` is this rank's batch of global step `step`: a pure function, so workers may share the steps."""
+
+    def __init__(self, reader: Reader, transform: TrainTransform, tokenizer: Tokenizer, plan: Plan) -> None:
+        self.reader, self.transform, self.tokenizer, self.plan = reader, transform, tokenizer, plan
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return `image` uint8 [b, 3, H, W] (channels last in memory), and int64 `text` [b, L], `seed` and `index` [b].
+
+        `seed` is a hash of (run seed, epoch, sample): every random choice about a sample comes from it.
+        """
+        positions = self.plan.positions(step)
+        count = len(self.reader.samples)
+        numbers = sample_at(positions, count, self.plan.seed)
+        seeds = mix("sample", self.plan.seed, positions // count, numbers)  # [b]
+        draws = np.stack([mix("loader", seeds, i) for i in range(5)], axis=1) / 2.0**64  # [b, 5]
+        size = self.transform.preprocess.size
+        image = torch.empty(len(numbers), size, size, 3, dtype=torch.uint8)
+        captions = []
+        for row, number in enumerate(numbers.tolist()):
+            try:
+                image[row] = self.transform(self.reader.image(number), draws[row, :4]).permute(1, 2, 0)
+            except ValueError as error:
+                raise DataError(f"{self.reader.where(number)}: its image {error}") from error
+            captions.append(self.reader.caption(number, float(draws[row, 4])))
+        text = self.tokenizer(captions)
+        seed = torch.from_numpy(seeds.view(np.int64))
+        return {"image": image.permute(0, 3, 1, 2), "text": text, "seed": seed, "index": torch.from_numpy(numbers)}
+
+
+def batches(dataset: RankBatches, first_step: int, last_step: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    """Yield this rank's batches of steps first_step to last_step - 1, in order, read ahead by `workers` processes.
+
+    Raises:
+        DataError: a sample cannot be read; the message names shard and key.
+    """
+    loader: DataLoader[Batch] = DataLoader(
+        dataset,
+        sampler=range(first_step, last_step),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+        # Workers draw nothing at random; an own generator keeps iter() from touching the global one.
+        generator=torch.Generator(),
+    )
+    try:
+        yield from loader
+    except DataError as error:
+        # torch hands a worker's error over as a traceback; its last line is what the user needs.
+        last_line = str(error).rstrip().splitlines()[-1]
+        raise DataError(last_line.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
+
+
+def _one_thread(worker: int) -> None:  # noqa: ARG001  (the signature is torch's)
+    torch.set_num_threads(1)

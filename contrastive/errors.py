@@ -1,0 +1,21 @@
+"""Errors a user can mend: each is one line naming the key or file, the value, the rule, and what to do."""
+
+
+class UserError(Exception):
+    """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
+
+
+class ConfigError(UserError):
+    """A configuration key, value or part name is wrong."""
+
+
+class DataError(UserError):
+    """A shard, sample, caption or dataset folder is wrong or missing."""
+
+
+class ModelError(UserError):
+    """A model, tokenizer or checkpoint is missing, damaged or of another kind."""
+
+
+class RunError(UserError):
+    """A run directory, launch or process count is wrong."""

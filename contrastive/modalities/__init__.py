@@ -1,0 +1,1 @@
+"""Bytes to tensors: decoding, cropping, augmenting, tokenising."""

@@ -1,0 +1,85 @@
+"""Captions to token ids, with open_clip's tokenizers."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor
+
+from contrastive.errors import ModelError
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """What tokenises: CLIP's byte pairs when `name` is unset, else a transformers tokenizer (folder or hub id)."""
+
+    name: str | None = None
+    context_length: int = 77
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON holds them."""
+        return {"name": self.name, "context_length": self.context_length, "options": dict(self.options)}
+
+
+class Tokenizer:
+    """Calls open_clip's tokenizer and remembers what it has seen: captions repeat, and Python is slow at byte pairs."""
+
+    MEMORY = 200_000  # captions; about 100 MB at 77 tokens
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        self.spec = spec
+        self._encode = _build(spec)
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Return int64 [B, context_length]; longer texts are cut, and end with the end token."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if len(self._known) + len(new) > self.MEMORY:
+            self._known.clear()
+            new = list(dict.fromkeys(texts))
+        if new:
+            rows = self._encode(new).unbind()
+            self._known.update(zip(new, (row.clone() for row in rows), strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"spec": self.spec}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["spec"])  # type: ignore[misc]  # a worker process builds its own
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, special ones included."""
+        inner = getattr(self._encode, "tokenizer", None)
+        return int(self._encode.vocab_size) if inner is None else len(inner)  # type: ignore[attr-defined]
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a short caption."""
+        inner = getattr(self._encode, "tokenizer", None)
+        return 0 if inner is None or inner.pad_token_id is None else int(inner.pad_token_id)
+
+    def save(self, directory: Path) -> TokenizerSpec:
+        """Write what is needed to build it again into `directory`, and return its spec relative to there."""
+        if self.spec.name is None:
+            return self.spec
+        self._encode.save_pretrained(str(directory / "tokenizer"))  # type: ignore[attr-defined]
+        return TokenizerSpec("tokenizer", self.spec.context_length, self.spec.options)
+
+
+def _build(spec: TokenizerSpec) -> Callable[[list[str]], Tensor]:
+    if spec.name is None:
+        tokenizer: Callable[[list[str]], Tensor] = SimpleTokenizer(context_length=spec.context_length, **spec.options)
+        return tokenizer
+    try:
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        tokenizer = HFTokenizer(spec.name, context_length=spec.context_length, **spec.options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"tokenizer {spec.name!r}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    return tokenizer

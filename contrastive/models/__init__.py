@@ -1,0 +1,1 @@
+"""Two towers and a temperature: composed, described, saved and loaded."""

@@ -1,0 +1,174 @@
+"""From `model.*` to a model with its tokenizer and preprocessing, and to a description that rebuilds it anywhere."""
+
+import copy
+import dataclasses
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.factory import _get_hf_config, parse_model_name
+
+from contrastive.config import ModelConfig
+from contrastive.errors import ConfigError, ModelError
+from contrastive.modalities.image import Preprocess
+from contrastive.modalities.text import Tokenizer, TokenizerSpec
+from contrastive.models.contrastive_model import ContrastiveModel, DualEncoder, OpenClipModel
+from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, bind, convert, suggest
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model with what turns images and captions into its inputs. `config` rebuilds it without any hub."""
+
+    model: ContrastiveModel
+    preprocess: Preprocess
+    tokenizer: Tokenizer
+    config: ModelConfig
+
+
+def check(config: ModelConfig) -> None:
+    """Refuse a `model` section that cannot be built, before anything is downloaded or allocated.
+
+    Raises:
+        ConfigError: no or several kinds of model, an unknown open_clip name, part, option or key.
+    """
+    kinds = {"model.name": config.name, "model.model_cfg": config.model_cfg, "model.image": config.image or config.text}
+    chosen = [key for key, value in kinds.items() if value]
+    if len(chosen) != 1:
+        rule = "give one of model.name, model.model_cfg, or both model.image and model.text"
+        raise ConfigError(f"model: {rule}; {'none' if not chosen else ' and '.join(chosen)} is set")
+    if config.pretrained and not config.name:
+        raise ConfigError("model.pretrained: needs model.name, an open_clip model name")
+    _preprocess(config, {"size": config.image_size})
+    if config.image or config.text:
+        bind(IMAGE_ENCODERS, config.image, "model.image", image_size=config.image_size)
+        bind(TEXT_ENCODERS, config.text, "model.text", vocab_size=1, context_length=1, pad_id=0)
+        _tokenizer_spec(config)
+    elif config.model_cfg:
+        _check_model_cfg(config.model_cfg)
+    elif config.name and parse_model_name(config.name)[0] is None and open_clip.get_model_config(config.name) is None:
+        close = suggest(config.name, open_clip.list_models()).split("; known")[0]
+        raise ConfigError(f"model.name: open_clip has no model {config.name!r}{close}")
+
+
+def build(config: ModelConfig) -> Built:
+    """Return the model of a checked `model` section; weights are random unless it names pretrained ones.
+
+    Raises:
+        ConfigError: a part refused its options.
+        ModelError: pretrained weights, a hub model or a tokenizer cannot be had.
+    """
+    if config.name:
+        return _open_clip_by_name(config)
+    if config.model_cfg:
+        inner = _create(config.model_cfg)
+        text = config.model_cfg["text_cfg"]
+        size = {"size": config.model_cfg["vision_cfg"].get("image_size", 224)}
+        return _open_clip(inner, config, _open_clip_tokenizer(text, None), size)
+    tokenizer = Tokenizer(_tokenizer_spec(config))
+    given = {"vocab_size": tokenizer.vocab_size, "context_length": tokenizer.spec.context_length}
+    model = DualEncoder(config, pad_id=tokenizer.pad_id, **given)
+    return Built(model, _preprocess(config, {"size": config.image_size}), tokenizer, config)
+
+
+def enable_gradient_checkpointing(model: ContrastiveModel) -> None:
+    """Recompute the activations of an open_clip model's blocks in the backward pass.
+
+    Raises:
+        ConfigError: the model is of another kind.
+    """
+    if not isinstance(model, OpenClipModel):
+        raise ConfigError("train.gradient_checkpointing: needs an open_clip model (model.name or model.model_cfg)")
+    model.inner.set_grad_checkpointing(True)
+
+
+def _open_clip_by_name(config: ModelConfig) -> Built:
+    name = str(config.name)
+    schema, identifier = parse_model_name(name)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))
+            inner = open_clip.create_model(
+                name,
+                config.pretrained,
+                require_pretrained=bool(schema or config.pretrained),  # else local-dir: is silently random
+                pretrained_text=False,
+                nonscalar_logit_scale=True,
+            )
+        described = _described(schema, identifier)
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model.name: {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if mismatch := [w for w in caught if "QuickGELU mismatch" in str(w.message)]:
+        raise ModelError(f"model.name: {mismatch[0].message} Take the {identifier}-quickgelu model, or another tag.")
+    tokenizer = _open_clip_tokenizer(described["text_cfg"], identifier if schema else None)
+    return _open_clip(inner, dataclasses.replace(config, model_cfg=described), tokenizer, inner.visual.preprocess_cfg)
+
+
+def _described(schema: str | None, identifier: str) -> dict[str, Any]:
+    if schema is None:
+        return dict(open_clip.get_model_config(identifier))
+    if schema == "local-dir":
+        return dict(json.loads((Path(identifier) / "open_clip_config.json").read_text())["model_cfg"])
+    return dict(_get_hf_config(identifier)["model_cfg"])
+
+
+def _open_clip(inner: Any, config: ModelConfig, tokenizer: TokenizerSpec, preprocess: dict[str, Any]) -> Built:
+    built_from = dataclasses.replace(config, name=None, pretrained=None)
+    return Built(OpenClipModel(inner), _preprocess(config, preprocess), Tokenizer(tokenizer), built_from)
+
+
+def _create(model_cfg: dict[str, Any]) -> Any:
+    cfg = copy.deepcopy(model_cfg)
+    custom = cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]
+    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    try:
+        return (open_clip.CoCa if "multimodal_cfg" in cfg else kind)(**cfg, nonscalar_logit_scale=True)
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
+        raise ConfigError(f"model.model_cfg: open_clip refused it: {str(error).splitlines()[0]}") from error
+
+
+def _check_model_cfg(model_cfg: dict[str, Any]) -> None:
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in model_cfg]
+    if missing:
+        raise ConfigError(f"model.model_cfg.{missing[0]}: is missing; an open_clip model_cfg needs it")
+
+
+def _open_clip_tokenizer(text_cfg: dict[str, Any], folder_or_hub_id: str | None) -> TokenizerSpec:
+    name = text_cfg.get("hf_tokenizer_name")
+    options = dict(text_cfg.get("tokenizer_kwargs", {}))
+    if name and folder_or_hub_id:
+        name = folder_or_hub_id  # open_clip keeps the tokenizer's files beside such a model
+    return TokenizerSpec(name or None, text_cfg.get("context_length", 77), options)
+
+
+def _side(size: Any) -> int:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise ModelError(f"model: its input is {height} x {width} pixels; only square inputs are supported")
+    return int(height)
+
+
+def _tokenizer_spec(config: ModelConfig) -> TokenizerSpec:
+    known = {f.name: f.type for f in dataclasses.fields(TokenizerSpec)}
+    for key, value in config.tokenizer.items():
+        if key not in known:
+            raise ConfigError(f"model.tokenizer.{key}: unknown key{suggest(key, known)}")
+        convert(value, known[key], f"model.tokenizer.{key}")
+    return TokenizerSpec(**config.tokenizer)
+
+
+def _preprocess(config: ModelConfig, base: dict[str, Any]) -> Preprocess:
+    known = {f.name: f.type for f in dataclasses.fields(Preprocess)}
+    values = {key: value for key, value in base.items() if key in known}
+    values["size"] = _side(values["size"])
+    for key, value in config.preprocess.items():
+        if key not in known:
+            raise ConfigError(f"model.preprocess.{key}: unknown key{suggest(key, known)}")
+        values[key] = value
+    values = {key: convert(value, known[key], f"model.preprocess.{key}") for key, value in values.items()}
+    return Preprocess(**values)

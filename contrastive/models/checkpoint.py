@@ -1,0 +1,127 @@
+"""A checkpoint explains itself: weights, model, preprocessing and tokenizer in one folder, nothing pickled."""
+
+import dataclasses
+import inspect
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from contrastive.config import ModelConfig
+from contrastive.errors import ModelError
+from contrastive.modalities.image import Preprocess
+from contrastive.modalities.text import Tokenizer, TokenizerSpec
+from contrastive.models.build import Built, build
+from contrastive.models.contrastive_model import ContrastiveModel
+from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS
+from contrastive.registry import find as find_part
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "checkpoint.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to embed: `transform` takes a PIL image, `tokenizer` a list of texts."""
+
+    model: ContrastiveModel
+    transform: Callable[[Image.Image], Tensor]
+    tokenizer: Tokenizer
+    info: dict[str, Any]
+
+
+def save(directory: Path, built: Built, info: dict[str, Any]) -> Path:
+    """Write a checkpoint folder, whole or not at all, and return it. `info` is kept as JSON (step, samples_seen, …)."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = directory.with_name(f".{directory.name}.writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    tokenizer = built.tokenizer.save(scratch)
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in built.model.state_dict().items()}
+    save_file(weights, str(scratch / WEIGHTS), metadata={"format": "pt"})
+    description = {
+        "format": FORMAT,
+        "model": dataclasses.asdict(built.config),
+        "preprocess": built.preprocess.to_dict(),
+        "tokenizer": tokenizer.to_dict(),
+        "info": info,
+    }
+    (scratch / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+    scratch.rename(directory)
+    return directory
+
+
+def find(path: str | Path) -> Path:
+    """Return the checkpoint folder that `path` is, or the newest one of the run that it is.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = Path(path)
+    if (path / DESCRIPTION).is_file():
+        return path
+    saved = sorted(p for p in path.glob("checkpoints/step-*") if (p / DESCRIPTION).is_file())
+    if not saved:
+        what = "holds no checkpoint" if path.is_dir() else "does not exist"
+        raise ModelError(f"{path}: {what}; give a run directory or one of its checkpoints/step-…")
+    return saved[-1]
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
+    """Return the model of a checkpoint or run directory, in evaluation mode, with its transform and tokenizer.
+
+    Raises:
+        ModelError: none there, damaged, or of a newer format.
+    """
+    folder = find(path)
+    built, info = restore(folder)
+    built.model.to(device).eval()
+    return Loaded(built.model, built.preprocess.evaluation_transform(), built.tokenizer, {**info, "path": str(folder)})
+
+
+def restore(folder: Path) -> tuple[Built, dict[str, Any]]:
+    """Rebuild what `save` wrote, and return it with its `info`."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        if description["format"] > FORMAT:
+            raise ModelError(f"{folder}: is of format {description['format']}, this version reads {FORMAT}; upgrade")
+        config = ModelConfig(**description["model"])
+        tokenizer = description["tokenizer"]
+        if tokenizer["name"] is not None:
+            tokenizer = {**tokenizer, "name": str(folder / tokenizer["name"])}
+        preprocess: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in description["preprocess"].items()
+        }
+        fresh = build(_offline(config, tokenizer))
+        fresh.model.load_state_dict(load_file(str(folder / WEIGHTS)), strict=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    stored = Preprocess(**preprocess)
+    return Built(fresh.model, stored, Tokenizer(TokenizerSpec(**tokenizer)), config), description["info"]
+
+
+def _offline(config: ModelConfig, tokenizer: dict[str, Any]) -> ModelConfig:
+    """Return the description with every tower random and the tokenizer local: the weights come from the checkpoint."""
+    if not config.model_cfg:
+        image = _without_pretrained(IMAGE_ENCODERS, config.image)
+        text = _without_pretrained(TEXT_ENCODERS, config.text)
+        return dataclasses.replace(config, text=text, image=image, tokenizer=tokenizer)
+    cfg = json.loads(json.dumps(config.model_cfg))
+    cfg["text_cfg"]["hf_model_pretrained"] = False
+    cfg["vision_cfg"]["timm_model_pretrained"] = False
+    if tokenizer["name"] is not None:
+        cfg["text_cfg"]["hf_tokenizer_name"] = tokenizer["name"]
+    return dataclasses.replace(config, model_cfg=cfg)
+
+
+def _without_pretrained(table: dict[str, str], spec: dict[str, Any]) -> dict[str, Any]:
+    part = find_part(table, spec["name"], "model")
+    return {**spec, "pretrained": False} if "pretrained" in inspect.signature(part).parameters else spec

@@ -1,0 +1,89 @@
+"""The model that is trained: images and texts to unit vectors in one space, and the temperature between them."""
+
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn, ones
+
+from contrastive.config import ModelConfig
+from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, build
+
+
+class ContrastiveModel(nn.Module):
+    """What every model here offers. `logit_scale` [1] is in log space; `logit_bias` [1] is None without one."""
+
+    logit_scale: nn.Parameter
+    logit_bias: nn.Parameter | None
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return image_features [B, embed_dim], L2-normalised, of normalised images [B, 3, H, W]."""
+        raise NotImplementedError
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Return text_features [B, embed_dim], L2-normalised, of token ids [B, L]."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Return `image_features`, `text_features`, `logit_scale` and, where there is one, `logit_bias`."""
+        features = {
+            "image_features": self.encode_image(image),
+            "text_features": self.encode_text(text),
+            "logit_scale": self.logit_scale,
+        }
+        return features if self.logit_bias is None else {**features, "logit_bias": self.logit_bias}
+
+
+class DualEncoder(ContrastiveModel):
+    """Two encoders of the tables, each with a linear projection into the shared space."""
+
+    def __init__(self, config: ModelConfig, *, vocab_size: int, context_length: int, pad_id: int) -> None:
+        super().__init__()
+        self.image = build(IMAGE_ENCODERS, config.image, "model.image", image_size=config.image_size)
+        text_given = {"vocab_size": vocab_size, "context_length": context_length, "pad_id": pad_id}
+        self.text = build(TEXT_ENCODERS, config.text, "model.text", **text_given)
+        self.image_projection = _projection(self.image.width, config.embed_dim)
+        self.text_projection = _projection(self.text.width, config.embed_dim)
+        # Shape [1], not a scalar: FSDP2 refuses parameters without a dimension.
+        self.logit_scale = nn.Parameter(ones(1) * math.log(1 / config.init_temperature))
+        self.logit_bias = None if config.init_logit_bias is None else nn.Parameter(ones(1) * config.init_logit_bias)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return image_features [B, embed_dim], L2-normalised, of normalised images [B, 3, H, W]."""
+        return F.normalize(self.image_projection(self.image(image)[0]), dim=-1)
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Return text_features [B, embed_dim], L2-normalised, of token ids [B, L]."""
+        return F.normalize(self.text_projection(self.text(text)[0]), dim=-1)
+
+
+class OpenClipModel(ContrastiveModel):
+    """A whole open_clip model behind our names; its state dict is open_clip's own, under `inner`."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @property
+    def logit_scale(self) -> nn.Parameter:  # type: ignore[override]
+        """The inner model's, [1], in log space."""
+        return self.inner.logit_scale  # type: ignore[no-any-return]
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:  # type: ignore[override]
+        """The inner model's, [1], or None."""
+        return getattr(self.inner, "logit_bias", None)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return image_features [B, embed_dim], L2-normalised, of normalised images [B, 3, H, W]."""
+        return self.inner.encode_image(image, normalize=True)  # type: ignore[no-any-return]
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Return text_features [B, embed_dim], L2-normalised, of token ids [B, L]."""
+        return self.inner.encode_text(text, normalize=True)  # type: ignore[no-any-return]
+
+
+def _projection(width: int, embed_dim: int) -> nn.Linear:
+    projection = nn.Linear(width, embed_dim, bias=False)
+    nn.init.normal_(projection.weight, std=width**-0.5)  # as CLIP initialises its projections
+    return projection

@@ -1,0 +1,116 @@
+"""Arguments and figures of the throughput comparison; the comparison itself is a benchmark, not a test."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import train_step
+import trainers
+
+Pair = train_step.Pair
+PAIRS = [Pair("vit", 200.0, 100.0), Pair("vit", 130.0, 100.0), Pair("vit", 150.0, 100.0), Pair("resnet", 140.0, 100.0)]
+
+
+def shards(folder: Path, count: int) -> Path:
+    for number in range(count):
+        (folder / f"{number:05d}.tar").touch()
+    return folder
+
+
+def test_quick_changes_only_what_is_not_given():
+    options = train_step.parse(["--quick", "--steps", "24"])
+    assert (options.steps, options.rounds, options.model) == (24, 1, ["resnet"])
+
+
+def test_without_arguments_both_models_run_three_rounds():
+    options = train_step.parse([])
+    assert (sorted(options.model), options.rounds) == (["resnet", "vit"], 3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--rounds", "0"], ["--model", "bert"], ["--steps", "-4"], ["--batch-size", "x"]]
+)
+def test_wrong_arguments_end_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train_step.parse(arguments)
+    assert stopped.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_folder_without_tars_is_one_clear_error(tmp_path, capsys):
+    assert train_step.main(["--data", str(tmp_path)]) == 2
+    assert "holds no" in capsys.readouterr().err
+
+
+def test_fewer_tars_than_workers_are_refused_before_the_peer_starts(tmp_path):
+    options = train_step.parse(["--data", str(shards(tmp_path, 1)), "--workers", "2"])
+    with pytest.raises(trainers.BenchmarkError, match="a tar a worker"):
+        train_step.settings_of(options)
+
+
+def test_settings_log_at_both_ends_of_the_measure(tmp_path):
+    settings = train_step.settings_of(train_step.parse(["--data", str(shards(tmp_path, 2))]))
+    assert settings.warmup_steps % settings.log_every == 0
+    assert settings.steps % settings.log_every == 0
+
+
+def test_the_rate_counts_what_lies_between_two_marks_after_the_warm_up():
+    assert trainers.rate([(8, 1.0), (16, 9.0), (24, 10.0), (40, 12.0)], skipped_samples=16) == 24 / 3
+
+
+def test_a_rate_of_one_mark_is_refused():
+    with pytest.raises(trainers.BenchmarkError, match="more steps"):
+        trainers.rate([(8, 1.0), (16, 2.0)], skipped_samples=16)
+
+
+def test_the_peer_s_log_line_is_read():
+    line = "2026-11-21,00:46:01 | INFO | Train Epoch: 0 [ 1152/3072 (38%)] Data (t): 0.001 Batch (t): 0.9, 142/s"
+    assert trainers.PEER_LINE.search(line).group(1) == "1152"
+
+
+def test_the_last_line_holds_the_worst_model_s_median_ratio():
+    figures = dict(pair.split("=") for pair in train_step.last_line(PAIRS).split())
+    assert figures == {
+        "ratio": "1.400", "ours_samples_per_second": "140.000", "open_clip_samples_per_second": "100.000",
+        "ratio_vit": "1.500", "ratio_resnet": "1.400",
+    }  # fmt: skip
+
+
+def test_the_table_shows_every_round_and_the_medians():
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(train_step.table(PAIRS))
+    text = console.export_text()
+    assert text.count("median") == 2
+    assert text.count("vit") == 4
+
+
+def test_the_record_is_json_and_names_settings_and_machine(tmp_path):
+    settings = train_step.settings_of(train_step.parse(["--data", str(shards(tmp_path, 3))]))
+    record = json.loads(json.dumps(train_step.record(PAIRS, settings)))
+    assert record["settings"]["shards"] == 3
+    assert record["machine"]["torch"]
+
+
+def test_the_peer_s_environment_is_made_once(tmp_path, monkeypatch):
+    calls = []
+
+    def install(command, purpose):
+        calls.append(command)
+        Path(command[command.index("--target") + 1]).mkdir()
+
+    monkeypatch.setattr(trainers, "_call", install)
+    for _ in range(2):
+        assert trainers.peer_environment(tmp_path / "peer", Console(quiet=True)) == tmp_path / "peer"
+    assert len(calls) == 1
+    assert "webdataset==0.2.86" in calls[0]
+
+
+def test_a_trainer_that_fails_is_reported_with_its_last_lines(tmp_path):
+    settings = train_step.settings_of(train_step.parse(["--data", str(shards(tmp_path, 2))]))
+    with pytest.raises(trainers.BenchmarkError, match="the reason"):
+        trainers._watch([sys.executable, "-c", "print('the reason'); exit(3)"], {}, settings)

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contrastive.data.loader import Plan, RankBatches, batches
+from contrastive.data.shards import expand, index
+from contrastive.data.stream import Reader
+from contrastive.errors import DataError
+from contrastive.modalities.image import Preprocess, TrainTransform
+from contrastive.modalities.text import Tokenizer, TokenizerSpec
+from tests import toys
+
+CROP = (0.5, 1.0)
+
+
+def dataset(folder: Path, plan: Plan, random_crop: tuple[float, float] | None = CROP) -> RankBatches:
+    reader = Reader(index(expand(str(folder)), "png", "json"), "json.captions")
+    transform = TrainTransform(Preprocess(toys.SIZE), random_crop)
+    return RankBatches(reader, transform, Tokenizer(TokenizerSpec(None, 12)), plan)
+
+
+def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+@pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (4, 0), (1, 2), (2, 1)])
+def test_the_global_batch_is_the_same_on_any_layout(shards: Path, world_size: int, workers: int):
+    alone = list(batches(dataset(shards, Plan(8, 0, 0, 1)), 0, 4, 0, False))
+    ranks = [
+        list(batches(dataset(shards, Plan(8, 0, rank, world_size)), 0, 4, workers, False)) for rank in range(world_size)
+    ]
+    for step in range(4):
+        together = joined([rank[step] for rank in ranks])
+        assert together.keys() == alone[step].keys()
+        for name, value in together.items():
+            assert torch.equal(value, alone[step][name]), name
+
+
+def test_an_epoch_holds_every_sample_once_across_batches(shards: Path):
+    seen = torch.cat([b["index"] for b in batches(dataset(shards, Plan(16, 3, 0, 1)), 0, 5, 0, False)])
+    assert sorted(seen[:40].tolist()) == list(range(40))
+    assert sorted(seen[40:].tolist()) == list(range(40))
+    assert seen[:40].tolist() != seen[40:].tolist()
+
+
+def test_a_start_in_the_middle_equals_the_tail_of_the_whole(shards: Path):
+    whole = list(batches(dataset(shards, Plan(8, 0, 0, 1)), 0, 6, 0, False))
+    tail = list(batches(dataset(shards, Plan(8, 0, 0, 1)), 4, 6, 0, False))
+    for a, b in zip(whole[4:], tail, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_choices_about_a_sample_change_with_the_epoch_and_the_seed(shards: Path):
+    def of_sample(number: int, seed: int) -> list[dict[str, torch.Tensor]]:
+        found = list(batches(dataset(shards, Plan(40, seed, 0, 1)), 0, 2, 0, False))
+        return [{k: v[(b["index"] == number).nonzero()[0, 0]] for k, v in b.items()} for b in found]
+
+    first, second = of_sample(7, seed=0)
+    assert first["seed"] != second["seed"]
+    assert not torch.equal(first["image"], second["image"])
+    assert first["seed"] != of_sample(7, seed=1)[0]["seed"]
+
+
+def test_without_a_crop_the_pixels_are_those_of_the_file(shards: Path):
+    batch = dataset(shards, Plan(8, 0, 0, 1), random_crop=None)[0]
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    for row, number in enumerate(batch["index"].tolist()):
+        np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0).numpy(), toys.image(number))
+
+
+def test_reading_draws_nothing_from_the_global_generator(shards: Path):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(batches(dataset(shards, Plan(8, 0, 0, 1)), 0, 2, 1, False))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named_by_shard_and_key_in_one_line(tmp_path: Path, workers: int):
+    toys.write_tar(
+        tmp_path / "a.tar", [*toys.members(0), ("bad.png", b"\x89PNG oops"), ("bad.json", b'{"captions": "x"}')]
+    )
+    with pytest.raises(DataError) as caught:
+        list(batches(dataset(tmp_path, Plan(2, 0, 0, 1)), 0, 1, workers, False))
+    assert "a.tar:bad: its image cannot be decoded" in str(caught.value)
+    assert "\n" not in str(caught.value)

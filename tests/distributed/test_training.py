@@ -1,0 +1,85 @@
+"""The same run on 1, 2 and 4 real processes: same global batches, same loss curve to float32 noise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from contrastive import runs
+from contrastive.errors import UserError
+from tests import toys
+from tests.toys import records
+
+ROOT = Path(__file__).parents[2]
+# A convolutional tower of ours, augmentation, crops and several captions: everything that could differ with the layout.
+MODEL = [
+    "model.image={name: cnn}",
+    "model.text={name: lstm, width: 16}",
+    "model.tokenizer={context_length: 12}",
+    "model.embed_dim=16",
+    "model.image_size=16",
+    "data.caption_key=json.captions",
+    "data.random_crop=[0.5, 1.0]",
+    "data.augment={name: scribble}",
+]
+
+
+def settings(shards: Path, run: Path) -> list[str]:
+    common = [o for o in toys.overrides(shards, run) if not o.startswith("model.")]
+    return [*MODEL, *common, "optim.learning_rate=0.01", "train.total_samples=64"]
+
+
+def train_here(overrides: list[str]) -> None:
+    prepared = runs.prepare([], overrides)
+    assert prepared is not None
+    runs.pretrain(prepared)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_more_processes_give_the_same_curve(shards: Path, tmp_path: Path, world_size: int):
+    train_here(settings(shards, tmp_path / "one"))
+    toys.on_ranks(train_here, world_size, [*settings(shards, tmp_path / "many"), f"train.world_size={world_size}"])
+    one, many = records(tmp_path / "one"), records(tmp_path / "many")
+    assert len(one) == len(many) == 8
+    for alone, together in zip(one, many, strict=True):
+        for name in ("loss", "contrastive/accuracy", "grad_norm", "logit_scale"):
+            assert together[name] == pytest.approx(alone[name], rel=2e-4), name
+    assert one[0]["loss"] == pytest.approx(many[0]["loss"], rel=1e-6)
+    assert one[-1]["loss"] < one[0]["loss"]  # it learned: the curves are not equal for being flat
+    assert json.loads((tmp_path / "many" / "environment.json").read_text())["world_size"] == world_size
+
+
+def refused(overrides: list[str]) -> str:
+    with pytest.raises(UserError) as caught:
+        runs.prepare([], overrides)
+    return str(caught.value)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_its_neighbours(shards: Path, tmp_path: Path):
+    overrides = [*toys.overrides(shards, tmp_path / "run"), "data.global_batch_size=7"]
+    messages = toys.on_ranks(refused, 2, overrides)
+    assert set(messages) == {"data.global_batch_size: 7 does not divide over 2 processes; take 6 or 8"}
+
+
+def test_more_processes_than_samples_are_refused(tmp_path: Path):
+    shards = toys.write_shards(tmp_path / "few", 3, shards=1)
+    overrides = [*toys.overrides(shards, tmp_path / "run"), "data.global_batch_size=4"]
+    messages = toys.on_ranks(refused, 4, overrides)
+    assert {m.partition(";")[0] for m in messages} == {
+        "data.global_batch_size: 4 is more than the 3 samples of data.train"
+    }
+
+
+def test_the_shipped_launch_file_starts_two_processes(shards: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/launch/cpu2.yaml"]
+    overrides = [*toys.overrides(shards, tmp_path / "run"), "train.world_size=2", "train.total_samples=16"]
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    command += ["pretrain.py", str(tmp_path / "empty.yaml"), *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "world_size=2 device=cpu" in done.stderr
+    assert len(records(tmp_path / "run")) == 2
+    assert torch.isfinite(torch.tensor([row["loss"] for row in records(tmp_path / "run")])).all()

@@ -1,0 +1,99 @@
+"""A loss, an encoder and an evaluation dataset from outside the package, with the file counts of CONTRIBUTING.md."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from contrastive import cli
+from tests import toys
+from tests.eval.toys import write_classes, write_folder
+from tests.toys import records
+
+ROOT = Path(__file__).parents[1]
+LOSS = '''
+import torch
+
+
+class Margin(torch.nn.Module):
+    """Every wrong text must score `margin` below the right one."""
+
+    def __init__(self, margin: float = 0.2) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, features, batch):
+        score = features["image_features"] @ features["text_features"].T
+        excess = (score - score.diagonal()[:, None] + self.margin).relu()
+        return {"loss": excess.mean(), "violations": (excess > self.margin).float().mean()}
+'''
+ENCODER = '''
+import torch
+
+
+class Bag(torch.nn.Module):
+    """The mean of token embeddings."""
+
+    def __init__(self, vocab_size: int, pad_id: int, width: int = 8) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = torch.nn.Embedding(vocab_size, width, padding_idx=pad_id)
+
+    def forward(self, text):
+        tokens = self.embedding(text)
+        return tokens.mean(dim=1), tokens
+'''
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in ("my_loss", "my_encoder"):
+        sys.modules.pop(name, None)
+
+
+def claimed_files(part: str) -> int:
+    """Return how many files CONTRIBUTING.md says that adding a part from outside takes."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    return int(re.search(rf"\| {part} \|[^|]*\| (\d+) \|", text).group(1))
+
+
+def pretrain(tmp_path: Path, shards: Path, *settings: str) -> list[dict]:
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    assert cli.pretrain([str(tmp_path / "empty.yaml"), *toys.overrides(shards, tmp_path / "run"), *settings]) == 0
+    return records(tmp_path / "run")
+
+
+def test_a_loss_is_one_file(shards: Path, tmp_path: Path, outside: Path):
+    (outside / "my_loss.py").write_text(LOSS)
+    assert len(list(outside.glob("*.py"))) == claimed_files("a loss")
+    rows = pretrain(
+        tmp_path, shards, "losses={hinge: {name: 'my_loss:Margin', margin: 0.3}}", "optim.learning_rate=0.01"
+    )
+    assert {"hinge/loss", "hinge/violations"} <= set(rows[0])
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_an_encoder_is_one_file_and_its_checkpoint_loads(shards: Path, tmp_path: Path, outside: Path):
+    (outside / "my_encoder.py").write_text(ENCODER)
+    assert len(list(outside.glob("*.py"))) == claimed_files("an encoder")
+    parts = ["model.image={name: cnn}", "model.text={name: 'my_encoder:Bag', width: 12}", "model.image_size=16"]
+    rows = pretrain(tmp_path, shards, "model.model_cfg=null", *parts, "model.tokenizer={context_length: 8}")
+    assert len(rows) == 6
+    from contrastive.models.checkpoint import load
+
+    assert type(load(tmp_path / "run").model.text).__name__ == "Bag"
+
+
+def test_an_evaluation_dataset_is_one_yaml(shards: Path, tmp_path: Path, outside: Path):
+    write_classes(write_folder(tmp_path / "pets", [{"cls": str(i % 2)} for i in range(6)]), ["cat", "dog"])
+    (outside / "pets.yaml").write_text(f"name: pets\nroot: {tmp_path / 'pets'}\n")
+    assert len(list(outside.iterdir())) == claimed_files("an evaluation dataset")
+    pretrain(tmp_path, shards, f"eval.datasets=[{outside / 'pets.yaml'}]")
+    (row,) = records(tmp_path / "run", "eval")
+    assert (row["dataset"], row["n"]) == ("pets", 6)
+    assert "top1" in row["metrics"]

@@ -1,0 +1,50 @@
+import numpy as np
+import torch
+
+from contrastive.hashing import mix, row_hash, uniform
+
+MASK = 2**64 - 1
+
+
+def splitmix64(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def test_mix_is_splitmix64_over_the_parts_in_big_integers():
+    state = 0
+    for part in (7, 2**63 + 5, 11):
+        state = splitmix64(state ^ part)
+    assert int(mix(7, 2**63 + 5, 11)) == state
+    assert mix(7, np.arange(3), 11).tolist() == [int(mix(7, i, 11)) for i in range(3)]
+
+
+def test_the_published_first_numbers_of_splitmix64_are_met():
+    assert int(mix(0)) == 0xE220A8397B1DCDAF  # the reference generator seeded with 0
+
+
+def test_uniform_is_a_pure_function_of_each_row_in_big_integers():
+    seeds = [0, 1, -5, 2**62]
+    found = uniform(torch.tensor(seeds), 3)
+    expected = [[(splitmix64((s + i * 0x9E3779B97F4A7C15) & MASK) >> 40) / 2**24 for i in range(3)] for s in seeds]
+    np.testing.assert_array_equal(found.numpy(), np.array(expected, dtype=np.float32))
+    torch.testing.assert_close(uniform(torch.tensor(seeds[2:3]), 3), found[2:3], rtol=0, atol=0)
+
+
+def test_uniform_numbers_fill_the_interval_evenly_and_without_correlation():
+    numbers = uniform(torch.from_numpy(mix("test", np.arange(50_000)).view(np.int64)), 2).double()
+    counts = torch.histc(numbers, bins=20, min=0, max=1)
+    assert ((counts - 5000).abs() < 5 * 5000**0.5).all()
+    assert torch.corrcoef(numbers.T)[0, 1].abs() < 0.02
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+
+
+def test_the_hash_of_a_row_is_that_of_its_numbers_as_parts():
+    rows = torch.tensor([[3, 5, 0], [3, 5, 0], [5, 3, 0], [3, 5, 1]])
+    found = row_hash(rows)
+    assert found.numpy().view(np.uint64).tolist() == [int(mix(*row)) for row in rows.tolist()]
+    assert found[0] == found[1]
+    assert len(set(found.tolist())) == 3

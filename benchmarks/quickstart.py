@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-CONFIG = "configs/glyphs.yaml"
+CONFIG, LAUNCH = "configs/glyphs.yaml", "configs/launch/cpu2.yaml"
 # name: (dataset, metric, goal)
 FIGURES = {
     "digits_top1": ("digits", "top1", 0.75),
@@ -60,7 +60,7 @@ def summary(run: Path) -> str:
 
 def train(run: Path, *overrides: str) -> None:
     """Run pretrain.py as the quickstart does; a run that is already finished is left as it is."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/launch/one.yaml"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", LAUNCH]
     command = [*launch, "pretrain.py", CONFIG, f"run.directory={run}", *overrides]
     subprocess.run(command, cwd=ROOT, check=True)
 

@@ -5,10 +5,11 @@
 
 Each round runs our `pretrain.py`, then `python -m open_clip_train.main` of open_clip_torch 3.3.0: same open_clip
 model_cfg, tars, crop, batch size, workers, threads, optimizer settings and bf16 autocast, one process on the CPU.
-Throughput is the samples between two of a trainer's own log lines divided by the wall time between them; the steps
-before the first of the two (warm-up: allocation, read-ahead buffers) do not count. A round's ratio compares the two
+Throughput is the samples between two of a trainer's own log lines divided by the time between their arrivals; the
+steps before the first of the two (warm-up: allocation, read-ahead buffers) do not count. A round's ratio compares two
 runs that were neighbours in time; the figure of a model is the median over rounds, and `ratio` in the last line is
-the worst model's. Exit status 1: below the goal of 1.3. Status 2: a trainer or its environment failed.
+the worst model's. The CPU columns count all of a trainer's processes over the same steps: they hold on a machine that
+also does other work. Exit status 1: below the goal of 1.3. Status 2: a trainer or its environment failed.
 
 The peer needs webdataset 0.2.86 and pandas, so it gets its own folder of packages, put before ours on the path; torch
 and everything else is the same. It is made once, by pip.
@@ -35,11 +36,12 @@ from trainers import (
     ROOT,
     BenchmarkError,
     Settings,
+    Speed,
     peer_environment,
     photo_shards,
-    rate,
     run_open_clip,
     run_ours,
+    speed,
 )
 
 GOAL = 1.3
@@ -60,16 +62,26 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pair:
-    """One round of one model, in samples per second."""
+    """One round of one model: two runs that were neighbours in time."""
 
     model: str
-    ours: float
-    open_clip: float
+    ours: Speed
+    open_clip: Speed
 
     @property
     def ratio(self) -> float:
-        """Ours over theirs."""
-        return self.ours / self.open_clip
+        """Our samples per second over theirs."""
+        return self.ours.samples_per_second / self.open_clip.samples_per_second
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Their CPU time a sample over ours."""
+        return self.open_clip.cpu_ms_per_sample / self.ours.cpu_ms_per_sample
+
+    def row(self) -> tuple[float, ...]:
+        """Return the figures in the order of the table's columns."""
+        rates = (self.ours.samples_per_second, self.open_clip.samples_per_second)
+        return (*rates, self.ratio, self.ours.cpu_ms_per_sample, self.open_clip.cpu_ms_per_sample, self.cpu_ratio)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,39 +162,47 @@ def compare(models: Sequence[str], rounds: int, settings: Settings, peer: Path, 
     for number in range(rounds):
         for model in models:
             with tempfile.TemporaryDirectory() as scratch:
-                ours = rate(run_ours(MODELS[model], settings, Path(scratch)), skipped)
-                theirs = rate(run_open_clip(MODELS[model], settings, peer, Path(scratch)), skipped)
+                ours = speed(run_ours(MODELS[model], settings, Path(scratch)), skipped)
+                theirs = speed(run_open_clip(MODELS[model], settings, peer, Path(scratch)), skipped)
             pairs.append(Pair(model, ours, theirs))
-            console.print(f"round {number + 1}/{rounds} {model}: ours {ours:.1f}, open_clip {theirs:.1f} samples/s")
+            console.print(f"round {number + 1}/{rounds} {model}: ratio {pairs[-1].ratio:.2f}")
     return pairs
 
 
 def table(pairs: Sequence[Pair]) -> Table:
     """Return the rounds, and each model's medians."""
-    grid = Table(title="Training throughput, samples/s")
-    for heading in ("model", "round", "ours", "open_clip", "ratio"):
-        grid.add_column(heading, justify="left" if heading == "model" else "right")
-    for model in dict.fromkeys(pair.model for pair in pairs):
-        own = [pair for pair in pairs if pair.model == model]
+    grid = Table(title="Training throughput: samples per second, and CPU milliseconds per sample")
+    grid.add_column("model", no_wrap=True)
+    for heading in ("round", "ours", "open_clip", "ratio", "CPU ours", "theirs", "ratio"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for model, own in _by_model(pairs).items():
         for number, pair in enumerate(own, start=1):
-            grid.add_row(model, str(number), f"{pair.ours:.1f}", f"{pair.open_clip:.1f}", f"{pair.ratio:.2f}")
-        middle = _medians(own)
-        grid.add_row(model, "median", *(f"{value:.1f}" for value in middle[:2]), f"{middle[2]:.2f}", style="bold")
+            grid.add_row(model, str(number), *_written(pair.row()))
+        grid.add_row(model, "median", *_written(_medians(own)), style="bold")
         grid.add_section()
     return grid
 
 
-def _medians(pairs: Sequence[Pair]) -> tuple[float, float, float]:
-    """Return the medians of ours, of open_clip's and of the ratio of neighbours."""
-    return median(p.ours for p in pairs), median(p.open_clip for p in pairs), median(p.ratio for p in pairs)
+def _written(row: Sequence[float]) -> list[str]:
+    return [f"{value:.{digits}f}" for value, digits in zip(row, (1, 1, 2, 2, 2, 2), strict=True)]
+
+
+def _by_model(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    return {name: [pair for pair in pairs if pair.model == name] for name in dict.fromkeys(p.model for p in pairs)}
+
+
+def _medians(pairs: Sequence[Pair]) -> tuple[float, ...]:
+    """Return the median of each column; of ratios too, since only neighbours saw the same machine."""
+    return tuple(median(column) for column in zip(*(pair.row() for pair in pairs), strict=True))
 
 
 def figures(pairs: Sequence[Pair]) -> dict[str, float]:
-    """Return the last line's figures: the model of the lowest ratio first, then every model's ratio."""
-    by_model = {m: _medians([p for p in pairs if p.model == m]) for m in dict.fromkeys(p.model for p in pairs)}
-    ours, theirs, ratio = min(by_model.values(), key=lambda middle: middle[2])
+    """Return the last line's figures: those of the model of the lowest ratio first, then every model's ratios."""
+    middles = {model: _medians(own) for model, own in _by_model(pairs).items()}
+    ours, theirs, ratio, *_ = min(middles.values(), key=lambda middle: middle[2])
     found = {"ratio": ratio, "ours_samples_per_second": ours, "open_clip_samples_per_second": theirs}
-    return found | {f"ratio_{model}": middle[2] for model, middle in by_model.items()}
+    found |= {f"ratio_{model}": middle[2] for model, middle in middles.items()}
+    return found | {f"cpu_ratio_{model}": middle[5] for model, middle in middles.items()}
 
 
 def last_line(pairs: Sequence[Pair]) -> str:
@@ -194,7 +214,7 @@ def record(pairs: Sequence[Pair], settings: Settings) -> dict[str, Any]:
     """Return everything a reader needs to repeat or doubt the figures."""
     return {
         "date": time.strftime("%Y-%m-%d"), "figures": figures(pairs), "goal": GOAL,
-        "rounds": [{**asdict(pair), "ratio": pair.ratio} for pair in pairs],
+        "rounds": [{**asdict(pair), "ratio": pair.ratio, "cpu_ratio": pair.cpu_ratio} for pair in pairs],
         "settings": {**asdict(settings), "shards": len(settings.shards)}, "models": MODELS, "peer": PEER_PACKAGES,
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "torch": version("torch")},
     }  # fmt: skip

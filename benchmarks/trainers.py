@@ -1,5 +1,7 @@
-"""Starts the two trainers of `train_step.py` and reads how far each was at what time; makes the peer's environment."""
+"""Starts the two trainers of `train_step.py` and notes how far each was when; makes the peer's environment."""
 
+import collections
+import contextlib
 import json
 import os
 import platform
@@ -15,17 +17,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 PEER_PACKAGES = ("open_clip_torch==3.3.0", "webdataset==0.2.86", "pandas>=2", "braceexpand", "python-dateutil", "six")
 PEER_LINE = re.compile(r"Train Epoch: \d+ \[\s*(\d+)/")
-Mark = tuple[int, float]  # samples seen, seconds on that trainer's clock
+OUR_LINE = re.compile(r"^step (\d+)/\d+ ")
 
 
 class BenchmarkError(Exception):
     """A trainer or its environment failed; the message ends with what it printed last."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One log line of a trainer: samples seen, and at its arrival the clock and the CPU time of all its processes."""
+
+    samples: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A trainer in its steady state. The CPU time tells what the machine's other work cannot disturb."""
+
+    samples_per_second: float
+    cpu_ms_per_sample: float
 
 
 @dataclass(frozen=True)
@@ -74,16 +94,19 @@ def _call(command: Sequence[str], purpose: str) -> None:
         raise BenchmarkError(f"{purpose}: {' '.join(command[:6])} … failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def rate(marks: Sequence[Mark], skipped_samples: int) -> float:
-    """Return samples per second between the first mark at or after `skipped_samples` and the last mark."""
-    kept = [mark for mark in marks if mark[0] >= skipped_samples]
-    if len(kept) < 2 or kept[-1][1] <= kept[0][1]:
+def speed(marks: Sequence[Mark], skipped_samples: int) -> Speed:
+    """Return the speed between the first mark at or after `skipped_samples` and the last mark."""
+    kept = [mark for mark in marks if mark.samples >= skipped_samples]
+    if len(kept) < 2 or kept[-1].seconds <= kept[0].seconds:
         raise BenchmarkError(f"a trainer logged only {len(kept)} lines after the warm-up: take more steps")
-    return (kept[-1][0] - kept[0][0]) / (kept[-1][1] - kept[0][1])
+    first, last = kept[0], kept[-1]
+    samples = last.samples - first.samples
+    cpu = last.cpu_seconds - first.cpu_seconds
+    return Speed(samples / (last.seconds - first.seconds), 1000 * cpu / samples)
 
 
 def run_ours(model_cfg: Mapping[str, Any], settings: Settings, scratch: Path) -> list[Mark]:
-    """Train with `pretrain.py` and return the marks of its metrics.jsonl."""
+    """Train with our `pretrain.py`."""
     total = (settings.warmup_steps + settings.steps) * settings.batch_size
     config = {
         "model": {"model_cfg": dict(model_cfg)},
@@ -99,13 +122,12 @@ def run_ours(model_cfg: Mapping[str, Any], settings: Settings, scratch: Path) ->
         "run": {"directory": str(scratch / "ours")},
     }
     (scratch / "ours.yaml").write_text(yaml.safe_dump(config))
-    _watch([sys.executable, str(ROOT / "pretrain.py"), str(scratch / "ours.yaml")], {}, settings)
-    rows = map(json.loads, (scratch / "ours" / "metrics.jsonl").read_text().splitlines())
-    return [(row["samples_seen"], row["seconds"]) for row in rows if row["kind"] == "train"]
+    command = [sys.executable, str(ROOT / "pretrain.py"), str(scratch / "ours.yaml")]
+    return _watch(command, OUR_LINE, settings.batch_size, {}, settings)
 
 
 def run_open_clip(model_cfg: Mapping[str, Any], settings: Settings, peer: Path, scratch: Path) -> list[Mark]:
-    """Train with open_clip's trainer and return the marks of its log lines, timed as they arrive."""
+    """Train with open_clip's own trainer."""
     folder = scratch / "model"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": {}}))
@@ -118,14 +140,16 @@ def run_open_clip(model_cfg: Mapping[str, Any], settings: Settings, peer: Path, 
     }  # fmt: skip
     command = [sys.executable, "-m", "open_clip_train.main"]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    lines = _watch(command, {"PYTHONPATH": str(peer)}, settings)
-    found = [(PEER_LINE.search(line), seconds) for line, seconds in lines]
-    return [(int(match.group(1)), seconds) for match, seconds in found if match]
+    return _watch(command, PEER_LINE, 1, {"PYTHONPATH": str(peer)}, settings)
 
 
-def _watch(command: Sequence[str], extra: Mapping[str, str], settings: Settings) -> list[tuple[str, float]]:
-    """Run a trainer to its end and return its output lines with the time each arrived."""
+def _watch(
+    command: Sequence[str], progress: re.Pattern[str], unit: int, extra: Mapping[str, str], settings: Settings
+) -> list[Mark]:
+    """Run a trainer to its end; `progress` finds in its log lines how many times `unit` samples it has seen."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "CUDA_VISIBLE_DEVICES": "", **extra}
+    environment.pop("FORCE_COLOR", None)  # it would turn our log lines into a progress bar
+    marks, last = [], collections.deque[str](maxlen=15)
     started = time.perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
@@ -133,11 +157,25 @@ def _watch(command: Sequence[str], extra: Mapping[str, str], settings: Settings)
         killer = threading.Timer(settings.timeout_seconds, process.kill)
         killer.start()
         assert process.stdout is not None
-        lines = [(line, time.perf_counter()) for line in process.stdout]
+        for line in process.stdout:
+            last.append(line)
+            if found := progress.search(line):
+                marks.append(Mark(int(found.group(1)) * unit, time.perf_counter(), _cpu_seconds(process.pid)))
         code = process.wait()
         killer.cancel()
     if code:
-        seconds, last = time.perf_counter() - started, "".join(line for line, _ in lines[-15:])
-        why = f"ended with status {code} after {seconds:.0f} s (--timeout {settings.timeout_seconds:.0f})"
-        raise BenchmarkError(f"{' '.join(command[:3])} … {why}; its last lines:\n{last}")
-    return lines
+        why = f"ended with status {code} after {time.perf_counter() - started:.0f} s"
+        limit = f"(--timeout {settings.timeout_seconds:.0f})"
+        raise BenchmarkError(f"{' '.join(command[:3])} … {why} {limit}; its last lines:\n{''.join(last)}")
+    return marks
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a running process and its descendants so far."""
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):  # a worker that leaves now is counted by its parent next time
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total

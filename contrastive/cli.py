@@ -35,13 +35,13 @@ def _pretrain(arguments: Sequence[str]) -> None:
         if argument.startswith("-"):
             raise UserError(f"{argument}: there are no flags; settings are key=value (see --help)")
     files = [a for a in arguments if "=" not in a] or ["configs/glyphs.yaml"]
-    from contrastive import runs  # heavy: torch, open_clip, transformers; not for --help or a typo
+    from contrastive.runs import pretrain as run  # heavy: torch, open_clip, transformers; not for --help
 
-    prepared = runs.prepare(files, [a for a in arguments if "=" in a])
+    prepared = run.prepare(files, [a for a in arguments if "=" in a])
     if prepared is None:
         log.info("already finished; nothing to do")
         return
-    runs.pretrain(prepared)
+    run.pretrain(prepared)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
@@ -61,9 +61,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def run() -> None:
-        from contrastive import runs
+        from contrastive.runs.evaluate import evaluate
 
-        runs.evaluate(
+        evaluate(
             options.model,
             options.data,
             batch_size=options.batch_size,

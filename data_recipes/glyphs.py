@@ -54,7 +54,7 @@ from contrastive.recipes.writing import (
     write_shards,
 )
 
-VERSION = 1
+VERSION = 2
 FAMILIES = {  # the family's name in the font file, and its word in captions
     "DejaVu Sans": "sans-serif",
     "DejaVu Sans Mono": "monospace",
@@ -62,6 +62,7 @@ FAMILIES = {  # the family's name in the font file, and its word in captions
     "STIXGeneral": "serif",
 }
 CATEGORIES = "LNPS"
+SCRIPTS = ("latin", "greek", "cyrillic", "armenian", "georgian")
 MIN_FACES = 12
 HELD_OUT_CHARACTERS = 0.08
 TRAIN_SHARDS, TEST_SHARDS = 8, 2
@@ -125,11 +126,14 @@ def _alike(glyphs: Sequence[Glyph]) -> list[tuple[str, str]]:
 
 
 def captions(glyph: Glyph) -> list[str]:
-    """Return what may be said of a glyph, the plain name first; the others add the face's weight, slant and family."""
+    """Return what may be said of a glyph: its plain name, and the name with the face's weight, slant and family.
+
+    A reader draws one of them uniformly. The name, which is what the tests ask for, therefore stands three times: two
+    thirds of styled captions instead of 30 % cost held-out faces 4 points of recall@1 after three epochs (one seed).
+    """
     weight = "" if glyph.face.weight == "regular" else f"{glyph.face.weight} "
     slant = "" if glyph.face.slant == "upright" else f"{glyph.face.slant} "
-    style = FAMILIES[glyph.face.family]
-    return [glyph.name, f"{weight}{slant}{glyph.name}", f"{weight}{slant}{glyph.name} in {style}"]
+    return [glyph.name] * 3 + [f"{weight}{slant}{glyph.name} in {FAMILIES[glyph.face.family]}"]
 
 
 def train_sample(glyph: Glyph) -> Sample:
@@ -139,7 +143,7 @@ def train_sample(glyph: Glyph) -> Sample:
         "character": glyph.character,
         "code_point": ord(glyph.character),
         "category": unicodedata.category(glyph.character),
-        "script": glyph.name.split()[0] if unicodedata.category(glyph.character)[0] == "L" else "common",
+        "script": script_of(glyph.name),
         "face": face.name,
         "family": face.family,
         "weight": face.weight,
@@ -147,6 +151,11 @@ def train_sample(glyph: Glyph) -> Sample:
         "captions": captions(glyph),
     }
     return {**test_sample(glyph), "json": json.dumps(about, ensure_ascii=False)}
+
+
+def script_of(name: str) -> str:
+    """Return the script that the name speaks of, "common" for signs that belong to none."""
+    return next((word for word in name.split() if word in SCRIPTS), "common")
 
 
 def test_sample(glyph: Glyph) -> Sample:

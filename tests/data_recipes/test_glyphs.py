@@ -100,10 +100,7 @@ def test_training_samples_say_what_is_known_and_several_captions(dataset):
     sample = read(dataset / "train")["dejavusans-bold-000e4"]
     known = json.loads(sample["json"])
     assert sample["txt"].decode() == known["captions"][0] == "latin small letter a with diaeresis"
-    assert known["captions"][1:] == [
-        "bold latin small letter a with diaeresis",
-        "bold latin small letter a with diaeresis in sans-serif",
-    ]
+    assert known["captions"][-1] == "bold latin small letter a with diaeresis in sans-serif"
     assert known["character"] == "ä"
     assert known["code_point"] == 0xE4
     assert (known["category"], known["script"]) == ("Ll", "latin")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from contrastive import runs
 from contrastive.errors import UserError
+from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
 from tests.toys import records
 
@@ -33,9 +33,9 @@ def settings(shards: Path, run: Path) -> list[str]:
 
 
 def train_here(overrides: list[str]) -> None:
-    prepared = runs.prepare([], overrides)
+    prepared = prepare([], overrides)
     assert prepared is not None
-    runs.pretrain(prepared)
+    pretrain(prepared)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -54,7 +54,7 @@ def test_more_processes_give_the_same_curve(shards: Path, tmp_path: Path, world_
 
 def refused(overrides: list[str]) -> str:
     with pytest.raises(UserError) as caught:
-        runs.prepare([], overrides)
+        prepare([], overrides)
     return str(caught.value)
 
 

@@ -5,9 +5,7 @@ adjacent. Nothing but plain tar is opened, and nothing in a tar is ever unpickle
 """
 
 import glob
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,8 @@ import braceexpand
 import numpy as np
 from numpy.typing import NDArray
 
+from contrastive.data.tar import Member, key_and_extension, members
 from contrastive.errors import DataError
-
-BLOCK = 512  # tar's unit
 
 
 @dataclass(frozen=True)
@@ -85,15 +82,15 @@ def index(shards: list[Path], image_key: str, caption_key: str) -> Samples:
     seen: Counter[str] = Counter()
     unusable = 0
     for number, path in enumerate(shards):
-        for key, members in _samples_of(path).items():
-            seen.update(members.keys())  # of a mapping, Counter would add the values
-            image = next((members[m] for m in image_members if m in members), None)
-            caption = members.get(caption_member)
+        for key, sample in _samples_of(path).items():
+            seen.update(sample.keys())  # of a mapping, Counter would add the values
+            image = next((sample[m] for m in image_members if m in sample), None)
+            caption = sample.get(caption_member)
             if image is None or caption is None:
                 unusable += 1
                 continue
             keys.append(key)
-            rows.append((number, *image, *caption))
+            rows.append((number, image.offset, image.size, caption.offset, caption.size))
     if not rows:
         _refuse(seen, image_members, caption_member)
     table = np.array(rows, dtype=np.int64)
@@ -108,65 +105,10 @@ def _refuse(seen: Counter[str], image_members: list[str], caption_member: str) -
     raise DataError("data.train: no sample has both an image and a caption; do their file names share a key?")
 
 
-def _samples_of(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    for name, offset, size in _members(path):
-        folder, _, file = name.rpartition("/")
-        stem, dot, extension = file.partition(".")
-        if dot and stem:
-            samples.setdefault(f"{folder}/{stem}" if folder else stem, {}).setdefault(extension.lower(), (offset, size))
+def _samples_of(path: Path) -> dict[str, dict[str, Member]]:
+    samples: dict[str, dict[str, Member]] = {}
+    for member in members(path):
+        key, extension = key_and_extension(member.name)
+        if key and extension:
+            samples.setdefault(key, {}).setdefault(extension, member)
     return samples
-
-
-def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, offset of the data, size) of the regular files in a tar.
-
-    Plain headers are parsed here, ten times as fast as `tarfile`, which takes over for long names and other extensions.
-    """
-    length = path.stat().st_size
-    if length < 2 * BLOCK:
-        raise DataError(f"{path}: is empty or cut short ({length} bytes); write it again")
-    found: list[tuple[str, int, int]] = []
-    with path.open("rb", buffering=1 << 16) as file:
-        offset = 0
-        while offset + BLOCK <= length:
-            file.seek(offset)
-            header = file.read(BLOCK)
-            if not header.strip(b"\0"):
-                break
-            parsed = _parse(header)
-            if parsed is None:
-                yield from _members_by_tarfile(path)
-                return
-            name, size, kind = parsed
-            if offset + BLOCK + size > length:
-                raise DataError(f"{path}: is cut short inside member {name}; write it again")
-            if kind in (b"0", b"\0"):
-                found.append((name, offset + BLOCK, size))
-            offset += BLOCK + -(-size // BLOCK) * BLOCK
-    yield from found
-
-
-def _parse(header: bytes) -> tuple[str, int, bytes] | None:
-    """Return (name, size, type) of a plain tar header, or None for an extension or anything unsound."""
-    kind = header[156:157]
-    try:
-        checksum = int(header[148:156].rstrip(b"\0 ") or b"0", 8)
-        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
-        name = header[:100].rstrip(b"\0").decode()
-        prefix = header[345:500].rstrip(b"\0").decode() if header[257:262] == b"ustar" else ""
-    except ValueError:  # UnicodeDecodeError is one: base-256 sizes, odd names, HTML saved as a tar
-        return None
-    if kind not in (b"0", b"\0", b"5") or sum(header[:148]) + 8 * 32 + sum(header[156:]) != checksum:
-        return None
-    return (f"{prefix}/{name}" if prefix else name), size, kind
-
-
-def _members_by_tarfile(path: Path) -> Iterator[tuple[str, int, int]]:
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    yield member.name, member.offset_data, member.size
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: is not a readable tar ({error}); write it again") from error

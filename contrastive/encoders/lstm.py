@@ -26,27 +26,23 @@ class LSTM(nn.Module):
         if width % 2 and bidirectional:
             raise ValueError(f"width {width} must be even to hold two directions")
         self.width, self.pad_id = width, pad_id
+        # torch's unit-variance start, not CLIP's 0.02: no norm follows that would lift small inputs of the gates.
         self.embedding = nn.Embedding(vocab_size, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
         hidden = width // 2 if bidirectional else width
         self.forwards = nn.LSTM(width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.backwards = nn.LSTM(width, hidden, layers, batch_first=True) if bidirectional else None
-        self.norm = nn.LayerNorm(width)
 
     def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return (pooled [B, width], tokens [B, L, width]) of token ids [B, L]; rows of padding alone pool step 0."""
         last = _last_real_position(text, self.pad_id)  # [B]
         embedded = self.embedding(text)  # [B, L, width]
-        states, _ = self.forwards(embedded)
-        if self.backwards is not None:
-            back, _ = self.backwards(_reverse(embedded, last))
-            states = torch.cat([states, _reverse(back, last)], dim=-1)
-        tokens = self.norm(states)  # [B, L, width]
+        tokens, _ = self.forwards(embedded)  # [B, L, width]
+        rows = torch.arange(len(text), device=text.device)
         if self.backwards is None:
-            return tokens[torch.arange(len(text), device=text.device), last], tokens
-        half = self.width // 2
-        ends = torch.cat([states[torch.arange(len(text)), last, :half], states[:, 0, half:]], dim=-1)
-        return self.norm(ends), tokens
+            return tokens[rows, last], tokens
+        back, _ = self.backwards(_reverse(embedded, last))
+        back = _reverse(back, last)
+        return torch.cat([tokens[rows, last], back[:, 0]], dim=-1), torch.cat([tokens, back], dim=-1)
 
 
 def _last_real_position(text: Tensor, pad_id: int) -> Tensor:

@@ -6,12 +6,12 @@ KEY.txt (captions, one a line).
 """
 
 import io
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from contrastive.data.tar import Member, key_and_extension, members
 from contrastive.errors import DataError
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")  # the order of preference in CLIP_benchmark
@@ -63,7 +63,7 @@ class Sample:
 def read_folder_type(root: Path) -> str:
     """Return what dataset_type.txt says; "classification" where there is none, as in CLIP_benchmark."""
     path = root / "dataset_type.txt"
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else "classification"
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else "classification"
 
 
 def read_samples(folder: Path, *, labels: bool, captions: bool) -> list[Sample]:
@@ -89,7 +89,7 @@ def _shard_count(folder: Path) -> int:
     path = folder / "nshards.txt"
     if not path.is_file():
         raise DataError(f"there is no {path}; write into it how many tars (0.tar, 1.tar, …) the folder holds")
-    content = path.read_text(encoding="utf-8").strip()
+    content = path.read_text(encoding="utf-8", errors="replace").strip()
     if not content.isascii() or not content.isdigit() or int(content) < 1:
         raise DataError(f"{path}: {content!r} must be a whole number of at least 1, the count of tars")
     return int(content)
@@ -97,30 +97,24 @@ def _shard_count(folder: Path) -> int:
 
 def _read_tar(path: Path, *, labels: bool, captions: bool) -> list[Sample]:
     """Return the samples of one tar; members of one key may stand apart, a member may not stand twice."""
-    groups: dict[str, dict[str, tarfile.TarInfo]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    folder, slash, name = member.name.rpartition("/")
-                    stem, _, extension = name.partition(".")  # webdataset's rule: all after the first dot
-                    group = groups.setdefault(folder + slash + stem, {})
-                    if extension.lower() in group:
-                        raise DataError(f"{path}: {member.name} stands twice; give every sample its own key")
-                    group[extension.lower()] = member
-    except tarfile.TarError as error:
-        raise DataError(f"{path} is no readable tar ({error}); copy or write it again") from None
+    groups: dict[str, dict[str, Member]] = {}
+    for member in members(path):
+        key, extension = key_and_extension(member.name)
+        group = groups.setdefault(key, {})
+        if extension in group:
+            raise DataError(f"{path}: {member.name} stands twice; give every sample its own key")
+        group[extension] = member
     with path.open("rb") as file:
         return [_sample(path, key, group, file, labels, captions) for key, group in groups.items()]
 
 
 def _sample(
-    path: Path, key: str, group: dict[str, tarfile.TarInfo], file: io.BufferedReader, labels: bool, captions: bool
+    path: Path, key: str, group: dict[str, Member], file: io.BufferedReader, labels: bool, captions: bool
 ) -> Sample:
     extension = next((name for name in IMAGE_EXTENSIONS if name in group), None)
     if extension is None:
         raise DataError(f"{path}: key {key!r} has no image; it needs a member .{', .'.join(IMAGE_EXTENSIONS)}")
-    image = ImageMember(str(path), key, group[extension].offset_data, group[extension].size)
+    image = ImageMember(str(path), key, group[extension].offset, group[extension].size)
     label = _label(path, key, _text(path, key, group, "cls", file)) if labels else -1
     lines = _text(path, key, group, "txt", file).splitlines() if captions else []
     found = tuple(line for line in lines if line.strip())
@@ -129,11 +123,11 @@ def _sample(
     return Sample(image, label, found)
 
 
-def _text(path: Path, key: str, group: dict[str, tarfile.TarInfo], extension: str, file: io.BufferedReader) -> str:
+def _text(path: Path, key: str, group: dict[str, Member], extension: str, file: io.BufferedReader) -> str:
     if extension not in group:
         what = {"cls": "label", "txt": "caption"}[extension]
         raise DataError(f"{path}: key {key!r} has no {what}; add a member {key}.{extension} or choose another task")
-    file.seek(group[extension].offset_data)
+    file.seek(group[extension].offset)
     try:
         return file.read(group[extension].size).decode("utf-8")
     except UnicodeDecodeError:
@@ -141,7 +135,7 @@ def _text(path: Path, key: str, group: dict[str, tarfile.TarInfo], extension: st
 
 
 def _label(path: Path, key: str, content: str) -> int:
-    try:
-        return int(content)
-    except ValueError:
-        raise DataError(f"{path}: {key}.cls: {content!r} must be a whole number, the index of the class") from None
+    content = content.strip()
+    if not content.isascii() or not content.removeprefix("-").isdigit():  # int() also reads "1_0" and other scripts
+        raise DataError(f"{path}: {key}.cls: {content!r} must be a whole number, the index of the class")
+    return int(content)

@@ -31,7 +31,12 @@ def read_run(directory: Path) -> Run:
     scored = [row for row in rows if row.get("kind") == "eval" and isinstance(row.get("metrics"), dict)]
     run.evals = _by_step(scored, ("dataset", "task", "step"))
     found = _read(run, directory / "evaluation.json", json.loads, "the final evaluation and the gallery")
-    run.results = [row for row in _as_list(found) if isinstance(row, dict) and isinstance(row.get("metrics"), dict)]
+    results = _as_list(found)
+    run.results = [row for row in results if _is_result(row)]
+    if len(run.results) < len(results) or (found is not None and not results):
+        run.problems.append(
+            "evaluation.json: what is not a result (dataset, task, metrics, chance, details) is left out."
+        )
     run.config = _read(run, directory / "config.yaml", str, "the configuration")
     environment = _read(run, directory / "environment.json", json.loads, "the environment")
     run.environment = environment if isinstance(environment, dict) else {}
@@ -73,6 +78,11 @@ def _by_step(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
     """Sorted by step, the last row of each key kept: a resumed run writes some steps a second time."""
     latest = {tuple(str(row.get(name)) for name in key): row for row in rows}
     return sorted(latest.values(), key=lambda row: row["step"])
+
+
+def _is_result(row: object) -> bool:
+    mappings = ("metrics", "chance", "details")
+    return isinstance(row, dict) and "metrics" in row and all(isinstance(row.get(m) or {}, dict) for m in mappings)
 
 
 def _as_list(found: object) -> list[Any]:

@@ -149,7 +149,7 @@ def test_a_shard_count_that_is_no_number_of_tars_is_refused(tmp_path: Path, coun
 def test_damaged_tar_is_named(tmp_path: Path) -> None:
     folder = labelled(tmp_path)
     (folder / "1.tar").write_bytes(b"no tar at all" * 100)
-    assert "1.tar is no readable tar" in refused(folder)
+    assert "1.tar: is no tar; write or copy it again" in refused(folder)
 
 
 def test_truncated_tar_is_refused(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_truncated_tar_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_is_no_tar(tmp_path: Path) -> None:
     folder = labelled(tmp_path)
     (folder / "0.tar").write_bytes(b"")
-    assert "0.tar is no readable tar" in refused(folder)
+    assert "0.tar: is no tar; write or copy it again" in refused(folder)
 
 
 def test_set_without_samples_is_refused(tmp_path: Path) -> None:

@@ -129,3 +129,11 @@ def test_what_is_no_result_is_left_out(run: Path, content: object) -> None:
 def test_an_environment_that_is_no_object_is_empty(run: Path) -> None:
     (run / "environment.json").write_text("[1, 2]")
     assert read_run(run).environment == {}
+
+
+@pytest.mark.parametrize("content", ['"text"', "[1]", '[{"dataset": "a"}]', '[{"metrics": {}, "details": [1]}]'])
+def test_what_is_not_a_result_is_named_and_left_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "evaluation.json").write_text(content)
+    run = read_run(tmp_path)
+    assert run.results == []
+    assert any(problem.startswith("evaluation.json: what is not a result") for problem in run.problems)

@@ -14,6 +14,8 @@ class HuggingFaceText(nn.Module):
     is never run.
     """
 
+    reads_padding = False  # it is masked
+
     def __init__(
         self,
         model: str,

@@ -13,6 +13,8 @@ class LSTM(nn.Module):
     the reverse direction runs over each row's own tokens, reversed in place.
     """
 
+    reads_padding = False
+
     def __init__(
         self,
         vocab_size: int,

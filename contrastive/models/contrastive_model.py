@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, ones
 
 from contrastive.config import ModelConfig
+from contrastive.encoders.open_clip import encode_short, is_causal, is_short
 from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, build
 
 
@@ -15,6 +16,7 @@ class ContrastiveModel(nn.Module):
 
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
+    reads_padding: bool = True  # False: captions may be cut behind the longest of a batch
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return image_features [B, embed_dim], L2-normalised, of normalised images [B, 3, H, W]."""
@@ -42,6 +44,7 @@ class DualEncoder(ContrastiveModel):
         self.image = build(IMAGE_ENCODERS, config.image, "model.image", image_size=config.image_size)
         text_given = {"vocab_size": vocab_size, "context_length": context_length, "pad_id": pad_id}
         self.text = build(TEXT_ENCODERS, config.text, "model.text", **text_given)
+        self.reads_padding = getattr(self.text, "reads_padding", True)
         self.image_projection = _projection(self.image.width, config.embed_dim)
         self.text_projection = _projection(self.text.width, config.embed_dim)
         # Shape [1], not a scalar: FSDP2 refuses parameters without a dimension.
@@ -63,6 +66,12 @@ class OpenClipModel(ContrastiveModel):
     def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner = inner
+        self.reads_padding = not is_causal(self._text_tower)
+
+    @property
+    def _text_tower(self) -> nn.Module:
+        tower: nn.Module = getattr(self.inner, "text", self.inner)  # CLIP is its own text tower
+        return tower
 
     @property
     def logit_scale(self) -> nn.Parameter:  # type: ignore[override]
@@ -80,6 +89,8 @@ class OpenClipModel(ContrastiveModel):
 
     def encode_text(self, text: Tensor) -> Tensor:
         """Return text_features [B, embed_dim], L2-normalised, of token ids [B, L]."""
+        if is_short(self._text_tower, text):
+            return F.normalize(encode_short(self._text_tower, text)[0], dim=-1)
         return self.inner.encode_text(text, normalize=True)  # type: ignore[no-any-return]
 
 

@@ -127,7 +127,13 @@ def _stream(prepared: Prepared, built: models.Built, accelerator: Accelerator) -
     plan = Plan(config.data.global_batch_size, config.train.seed, accelerator.process_index, accelerator.num_processes)
     crop = config.data.random_crop
     transform = TrainTransform(built.preprocess, (crop[0], crop[1]) if crop else None)
-    dataset = RankBatches(Reader(prepared.samples, config.data.caption_key), transform, built.tokenizer, plan)
+    dataset = RankBatches(
+        Reader(prepared.samples, config.data.caption_key),
+        transform,
+        built.tokenizer,
+        plan,
+        cut_text=not built.model.reads_padding,
+    )
     return batches(dataset, 0, total_steps(config), config.data.workers, accelerator.device.type == "cuda")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from contrastive.data.loader import Plan, RankBatches, batches
+from contrastive.data.loader import Plan, RankBatches, batches, cut_padding
 from contrastive.data.shards import expand, index
 from contrastive.data.stream import Reader
 from contrastive.errors import DataError
@@ -86,3 +86,31 @@ def test_a_broken_image_is_named_by_shard_and_key_in_one_line(tmp_path: Path, wo
         list(batches(dataset(tmp_path, Plan(2, 0, 0, 1)), 0, 1, workers, False))
     assert "a.tar:bad: its image cannot be decoded" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(1, 8), (8, 8), (9, 16), (17, 20), (0, 8)])
+def test_padding_is_cut_to_a_multiple_of_eight(longest: int, expected: int):
+    text = torch.zeros(3, 20, dtype=torch.long)
+    text[1, :longest] = 5
+    cut = cut_padding(text, pad_id=0)
+    assert cut.shape == (3, expected)
+    assert torch.equal(cut, text[:, :expected])
+
+
+def test_a_caption_has_one_id_however_its_batch_is_cut(tmp_path: Path):
+    members = [("a.png", toys.members(0)[0][1]), ("a.json", b'{"captions": "cat"}')]
+    members += [
+        ("b.png", toys.members(1)[0][1]),
+        ("b.json", b'{"captions": "a very long tale of a cat that sat on a mat"}'),
+    ]
+    members += [("c.png", toys.members(2)[0][1]), ("c.json", b'{"captions": "cat"}')]
+    toys.write_tar(tmp_path / "a.tar", members)
+    found = {}
+    for rank in range(3):
+        cut = dataset(tmp_path, Plan(3, 0, rank, 3))
+        cut.cut_text = True
+        batch = cut[0]
+        found[int(batch["index"])] = (int(batch["caption_id"]), batch["text"].shape[1])
+    assert found[0] == found[2]
+    assert found[0][0] != found[1][0]
+    assert found[0][1] < found[1][1]

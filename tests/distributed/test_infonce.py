@@ -23,12 +23,12 @@ class Towers(nn.Module):
     def forward(self, image: Tensor, text: Tensor, ids: Tensor) -> dict[str, Tensor]:
         image, text = (nn.functional.normalize(x, dim=-1) for x in (self.image(image), self.text(text)))
         features = {"image_features": image, "text_features": text, "logit_scale": self.logit_scale}
-        return self.loss(features, {"text": ids})
+        return self.loss(features, {"caption_id": ids})
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    ids = torch.tensor([0, 1, 2, 0, 3, 1, 0, 4])[:, None]  # captions repeat across the ranks
+    ids = torch.tensor([0, 1, 2, 0, 3, 1, 0, 4])  # captions repeat across the ranks
     return torch.randn(BATCH, 6, generator=generator), torch.randn(BATCH, 5, generator=generator), ids
 
 

@@ -38,7 +38,7 @@ def option(
 class ModelConfig:
     """What is trained: an open_clip model (`name` or `model_cfg`), or two encoders of the tables (`image`, `text`)."""
 
-    name: str | None = option(None, "open_clip model name, hf-hub:…, local-dir:… or a checkpoint of ours")
+    name: str | None = option(None, "open_clip model name, hf-hub:… or local-dir:…")
     pretrained: str | None = option(None, "open_clip pretrained tag or weights file, for a plain open_clip name")
     model_cfg: dict[str, Any] = option({}, "an open_clip model_cfg: embed_dim, vision_cfg, text_cfg, …")
     image: dict[str, Any] = option({}, "image encoder: {name: …, options}")
@@ -49,9 +49,11 @@ class ModelConfig:
     embed_dim: int = option(512, "size of the shared space, for model.image and model.text", at_least=1)
     image_size: int = option(224, "side of the square input, for model.image and model.text", unit="pixels", at_least=1)
     preprocess: dict[str, Any] = option({}, "overrides of mean, std, interpolation, resize_mode, fill_color")
-    init_temperature: float = option(0.07, "softmax temperature at the start; logit_scale = ln(1/it)", at_least=0.01)
+    init_temperature: float | None = option(
+        None, "softmax temperature at the start; logit_scale = ln(1/it); unset: the model's own, 0.07", at_least=0.01
+    )
     init_logit_bias: float | None = option(
-        None, "start of a learned bias on the logits, as in SigLIP (-10); unset: none"
+        None, "start of a learned bias on the logits, as in SigLIP (-10); unset: the model's own"
     )
 
 
@@ -131,7 +133,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    losses: dict[str, Any] = option({}, "name in the log: {name: …, weight: 1.0, options}; unset: infonce")
+    losses: dict[str, Any] = option({}, "{a name for the log: {name: …, weight: 1.0, options}}; unset: infonce alone")
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def build(config: ModelConfig) -> Built:
     if config.name:
         return _open_clip_by_name(config)
     if config.model_cfg:
-        inner = _create(config.model_cfg)
+        inner = _create(config)
         text = config.model_cfg["text_cfg"]
         size = {"size": config.model_cfg["vision_cfg"].get("image_size", 224)}
         return _open_clip(inner, config, _open_clip_tokenizer(text, None), size)
@@ -98,7 +99,7 @@ def _open_clip_by_name(config: ModelConfig) -> Built:
                 config.pretrained,
                 require_pretrained=bool(schema or config.pretrained),  # else local-dir: is silently random
                 pretrained_text=False,
-                nonscalar_logit_scale=True,
+                **_logits(config),
             )
         described = _described(schema, identifier)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
@@ -122,14 +123,24 @@ def _open_clip(inner: Any, config: ModelConfig, tokenizer: TokenizerSpec, prepro
     return Built(OpenClipModel(inner), _preprocess(config, preprocess), Tokenizer(tokenizer), built_from)
 
 
-def _create(model_cfg: dict[str, Any]) -> Any:
-    cfg = copy.deepcopy(model_cfg)
+def _create(config: ModelConfig) -> Any:
+    cfg = copy.deepcopy(config.model_cfg)
     custom = cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     try:
-        return (open_clip.CoCa if "multimodal_cfg" in cfg else kind)(**cfg, nonscalar_logit_scale=True)
+        return (open_clip.CoCa if "multimodal_cfg" in cfg else kind)(**{**cfg, **_logits(config)})
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         raise ConfigError(f"model.model_cfg: open_clip refused it: {str(error).splitlines()[0]}") from error
+
+
+def _logits(config: ModelConfig) -> dict[str, Any]:
+    """Return the constructor arguments of an open_clip model that concern the scale and bias of its logits."""
+    given: dict[str, Any] = {"nonscalar_logit_scale": True}  # FSDP2 refuses parameters without a dimension
+    if config.init_temperature is not None:
+        given["init_logit_scale"] = math.log(1 / config.init_temperature)
+    if config.init_logit_bias is not None:
+        given["init_logit_bias"] = config.init_logit_bias
+    return given
 
 
 def _check_model_cfg(model_cfg: dict[str, Any]) -> None:

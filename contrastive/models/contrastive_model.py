@@ -48,7 +48,8 @@ class DualEncoder(ContrastiveModel):
         self.image_projection = _projection(self.image.width, config.embed_dim)
         self.text_projection = _projection(self.text.width, config.embed_dim)
         # Shape [1], not a scalar: FSDP2 refuses parameters without a dimension.
-        self.logit_scale = nn.Parameter(ones(1) * math.log(1 / config.init_temperature))
+        temperature = 0.07 if config.init_temperature is None else config.init_temperature
+        self.logit_scale = nn.Parameter(ones(1) * math.log(1 / temperature))
         self.logit_bias = None if config.init_logit_bias is None else nn.Parameter(ones(1) * config.init_logit_bias)
 
     def encode_image(self, image: Tensor) -> Tensor:

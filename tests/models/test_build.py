@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,19 @@ def test_a_model_that_does_not_exist_is_one_line(fields: dict[str, Any], error: 
     with pytest.raises(error, match=message) as caught:
         build(ModelConfig(**fields))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [{"model_cfg": MODEL_CFG}, {"name": "ViT-S-32-alt"}])
+def test_temperature_and_bias_start_where_they_are_told(source: dict[str, Any]):
+    model = build(ModelConfig(**source, init_temperature=0.1, init_logit_bias=-10.0)).model
+    assert model.logit_scale.item() == pytest.approx(math.log(10))
+    assert model.logit_bias.tolist() == [-10.0]
+    untold = build(ModelConfig(**source)).model
+    assert untold.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
+    assert untold.logit_bias is None
+
+
+def test_a_model_cfg_keeps_its_own_start_when_untold():
+    cfg = {**MODEL_CFG, "init_logit_scale": 2.0, "init_logit_bias": -5.0}
+    model = build(ModelConfig(model_cfg=cfg)).model
+    assert (model.logit_scale.item(), model.logit_bias.item()) == (2.0, -5.0)

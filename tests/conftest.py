@@ -11,6 +11,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from tests import toys  # noqa: E402
+from tests.eval.toys import write_classes, write_folder  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -24,3 +25,11 @@ def _own_hub_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shards(tmp_path: Path) -> Path:
     """A folder of three shards with 40 small image-text pairs."""
     return toys.write_shards(tmp_path / "shards", 40, shards=3)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """An evaluation YAML over a CLIP_benchmark folder of two classes."""
+    write_classes(write_folder(tmp_path / "eval", [{"cls": str(i % 2)} for i in range(6)]), ["cat", "dog"])
+    (tmp_path / "toy.yaml").write_text(f"name: toy\nroot: {tmp_path / 'eval'}\n")
+    return tmp_path / "toy.yaml"

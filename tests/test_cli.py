@@ -8,7 +8,6 @@ import pytest
 from contrastive import cli
 from contrastive.config import describe
 from contrastive.registry import TABLES
-from tests.eval.toys import write_classes, write_folder
 from tests.toys import overrides, records
 
 ROOT = Path(__file__).parents[1]
@@ -17,14 +16,6 @@ ROOT = Path(__file__).parents[1]
 def stderr_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     assert cli.pretrain(arguments) == 2
     return capsys.readouterr().err
-
-
-@pytest.fixture
-def classes(tmp_path: Path) -> Path:
-    """An evaluation YAML over a CLIP_benchmark folder of two classes."""
-    write_classes(write_folder(tmp_path / "eval", [{"cls": str(i % 2)} for i in range(6)]), ["cat", "dog"])
-    (tmp_path / "toy.yaml").write_text(f"name: toy\nroot: {tmp_path / 'eval'}\n")
-    return tmp_path / "toy.yaml"
 
 
 def test_a_run_explains_itself_and_is_evaluated_from_its_directory(shards: Path, tmp_path: Path, classes: Path):

@@ -7,7 +7,6 @@ from contrastive.errors import UserError
 from contrastive.runs.evaluate import evaluate
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
-from tests.eval.toys import write_classes, write_folder
 
 OPTIONS = {"batch_size": 4, "workers": 0, "precision": "float32", "device": "cpu"}
 
@@ -19,17 +18,10 @@ def run(shards: Path, tmp_path: Path) -> Path:
     return pretrain(prepared)
 
 
-@pytest.fixture
-def yaml(tmp_path: Path) -> Path:
-    write_classes(write_folder(tmp_path / "eval", [{"cls": str(i % 2)} for i in range(6)]), ["cat", "dog"])
-    (tmp_path / "toy.yaml").write_text(f"name: toy\nroot: {tmp_path / 'eval'}\n")
-    return tmp_path / "toy.yaml"
-
-
-def test_a_checkpoint_and_its_run_give_the_same_numbers(run: Path, yaml: Path, tmp_path: Path):
+def test_a_checkpoint_and_its_run_give_the_same_numbers(run: Path, classes: Path, tmp_path: Path):
     output = tmp_path / "out.json"
-    (of_run,) = evaluate(str(run), [str(yaml)], output=str(output), **OPTIONS)
-    (of_checkpoint,) = evaluate(str(run / "checkpoints" / "step-00000006"), [str(yaml)], output=None, **OPTIONS)
+    (of_run,) = evaluate(str(run), [str(classes)], output=str(output), **OPTIONS)
+    (of_checkpoint,) = evaluate(str(run / "checkpoints" / "step-00000006"), [str(classes)], output=None, **OPTIONS)
     assert of_run.metrics == of_checkpoint.metrics
     (written,) = json.loads(output.read_text())
     assert written["metrics"] == dict(of_run.metrics)

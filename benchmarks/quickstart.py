@@ -128,7 +128,9 @@ def main() -> int:
     else:
         figures, met = full(options.runs, options.seeds, Console(width=120))
     if options.json is not None:
-        options.json.write_text(json.dumps({**figures, "machine": machine()}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({**figures, "machine": machine(), "date": time.strftime("%Y-%m-%d")}, indent=1) + "\n"
+        )
     print(" ".join(f"{name}={value:.4g}" for name, value in figures.items()))
     return 0 if met else 1
 

@@ -1,10 +1,16 @@
 # Two commands do everything on a fresh machine: `make quickstart` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -e
+, := ,
 RUN := runs/glyphs
 # Two processes of one thread each: on two cores as fast as one process of two threads, and far faster where other
 # programs share the cores, because ranks wait for each other once a step and threads at every operation.
 LAUNCH ?= configs/launch/$(if $(shell command -v nvidia-smi 2>/dev/null),one,cpu2).yaml
+
+TRAIN = $(BIN)/accelerate launch --config_file $(LAUNCH) pretrain.py configs/glyphs.yaml run.directory=$(RUN)
+# $(call timed,what,command): say what runs, run it, say how long it took.
+timed = @echo "== $(1)"; begin=$$(date +%s); $(2) && echo "== done in $$(($$(date +%s) - begin)) s"
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test test-slow check clean-quickstart
@@ -18,43 +24,33 @@ quickstart: $(RUN)/zeroshot.json
 	@$(BIN)/python benchmarks/quickstart.py --summary $(RUN)
 
 test: .venv/.dev check
-	@echo "== tests"
-	@$(BIN)/python -m pytest
+	$(call timed,tests,$(BIN)/python -m pytest)
 
 test-slow: .venv/.dev
 	@$(BIN)/python -m pytest -m slow
 
 check: .venv/.dev
-	@echo "== lint, format, types"
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	$(call timed,lint and format and types,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy)
 
 clean-quickstart:
 	rm -rf data/glyphs $(RUN)
 
 data/glyphs/manifest.json: | .venv/.base
-	@echo "== data: rendering glyphs into webdataset shards"
-	@$(BIN)/python data_recipes/glyphs.py --out data/glyphs
+	$(call timed,data: rendering glyphs into webdataset shards,$(BIN)/python data_recipes/glyphs.py --out data/glyphs)
 
 # What an interrupted training left is removed: a run begins in an empty directory.
 $(RUN)/finished.json: | data/glyphs/manifest.json
-	@echo "== training (at most five minutes on two cores); metrics in $(RUN)/metrics.jsonl"
 	@rm -rf $(RUN)
-	@$(BIN)/accelerate launch --config_file $(LAUNCH) pretrain.py configs/glyphs.yaml run.directory=$(RUN)
+	$(call timed,training (at most five minutes on two cores); metrics in $(RUN)/metrics.jsonl,$(TRAIN))
 
 $(RUN)/zeroshot.json: $(RUN)/finished.json
-	@echo "== evaluating the checkpoint on what it never saw"
-	@$(BIN)/python eval_zeroshot.py --model $(RUN) --output $@
+	$(call timed,evaluation of the checkpoint on what it never saw,$(BIN)/python eval_zeroshot.py --model $(RUN) --output $@)
 
 .venv/.base: pyproject.toml
-	@echo "== environment: .venv with contrastive-pretrain and what it needs"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[data,tensorboard]'
+	$(call timed,environment: .venv with contrastive-pretrain and what it needs,$(PYTHON) -m venv .venv && $(INSTALL) '.[data$(,)tensorboard]')
 	@touch $@
 
 .venv/.dev: .venv/.base
-	@echo "== environment: what the tests need"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(call timed,environment: what the tests need,$(INSTALL) '.[dev]')
 	@touch $@

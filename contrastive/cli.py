@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from contrastive import config, distributed, registry
 from contrastive.errors import UserError
 
 log = logging.getLogger("contrastive")
+PATIENCE_SECONDS = 20.0
 USAGE = """usage: pretrain.py [FILE.yaml …] [key=value …]
 
 Train a contrastive image-text model. Files and overrides are merged in the order given; without a file,
@@ -82,10 +84,12 @@ def _guard(run: Callable[[], None]) -> int:
     try:
         run()
     except UserError as error:
-        # Every process meets the same mistake at the door; one of them says it.
-        if distributed.rank() == 0 or distributed.is_initialized():
-            where = f"[rank {distributed.rank()}] " if distributed.world_size() > 1 else ""
-            sys.stderr.write(f"{where}error: {' '.join(str(error).split())}\n")
+        if distributed.rank() != 0 and not distributed.is_initialized():
+            # Every process meets the same mistake at the door: the first one says it and the launcher ends the others.
+            # A process that is still here after that had a mistake of its own.
+            time.sleep(PATIENCE_SECONDS)
+        where = f"[rank {distributed.rank()}] " if distributed.world_size() > 1 else ""
+        sys.stderr.write(f"{where}error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -111,9 +111,15 @@ def find(table: Mapping[str, str], name: str, key: str) -> Callable[..., Any]:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return '; did you mean X?' for the closest known name, or the known names when none is close."""
+    """Return '; did you mean X?' for the closest known name, or the known names when none is close.
+
+    Dotted names are told apart by their last part, which may also be given by its initials (`lr`).
+    """
     known = [k for k in known if k != "self"]
-    close = difflib.get_close_matches(name, known, n=1)
+    last_parts = {k.rpartition(".")[2]: k for k in known}
+    wanted = name.rpartition(".")[2]
+    initials = [last for last in last_parts if "".join(word[:1] for word in last.split("_")) == wanted]
+    close = [last_parts[last] for last in initials or difflib.get_close_matches(wanted, last_parts, n=1)]
     if close:
         return f"; did you mean {close[0]}?"
     return f"; known: {', '.join(known)}" if known else ""

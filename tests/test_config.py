@@ -57,6 +57,8 @@ def test_help_has_a_meaning_for_every_leaf_of_the_saved_file():
     ("override", "message"),
     [
         ("optim.learningrate=3", "optim.learningrate: unknown key; did you mean optim.learning_rate?"),
+        ("optim.lr=1", "optim.lr: unknown key; did you mean optim.learning_rate?"),
+        ("optim.rate=1", "optim.rate: unknown key; known: optim.learning_rate, optim.final_learning_rate"),
         ("modl.name=x", "modl: unknown key; did you mean model?"),
         ("optim.learning_rate=fast", "optim.learning_rate: Value 'fast' of type 'str' could not be converted to Float"),
         ("optim.learning_rate=nan", "optim.learning_rate: nan must be at least 0"),

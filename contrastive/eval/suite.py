@@ -97,7 +97,7 @@ def table(results: Sequence[EvalResult], title: str = "Evaluation") -> Table:
     """Return a rich table: a row a metric, with its chance level and the number of images and of answers."""
     grid = Table(title=title)
     for heading in ("dataset", "task", "metric"):
-        grid.add_column(heading)
+        grid.add_column(heading, overflow="fold")  # a cut name would be another metric's
     for heading in ("value", "chance", "images", "answers"):
         grid.add_column(heading, justify="right")
     for result in results:

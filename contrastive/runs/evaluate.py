@@ -1,6 +1,7 @@
 """`eval_zeroshot.py`: a run or checkpoint on datasets, shown and written."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def evaluate(
             progress=progress if process.is_main_process else None,
         )
     if process.is_main_process:
-        Console().print(suite.table(results, title=f"{folder} on {process.num_processes} process(es)"))
+        console = Console() if sys.stdout.isatty() else Console(width=100)  # a file or a pipe has no width of its own
+        console.print(suite.table(results, title=f"{folder} on {process.num_processes} process(es)"))
         if output is not None:
             write_results(Path(output), suite.illustrated(results, datasets))
     return results

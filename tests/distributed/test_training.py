@@ -74,12 +74,23 @@ def test_more_processes_than_samples_are_refused(tmp_path: Path):
     }
 
 
-def test_the_shipped_launch_file_starts_two_processes(shards: Path, tmp_path: Path):
+def launch(tmp_path: Path, overrides: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/launch/cpu2.yaml"]
-    overrides = [*toys.overrides(shards, tmp_path / "run"), "train.world_size=2", "train.total_samples=16"]
     (tmp_path / "empty.yaml").write_text("{}\n")
     command += ["pretrain.py", str(tmp_path / "empty.yaml"), *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_a_mistake_under_a_launcher_is_said_once_and_ends_every_process(shards: Path, tmp_path: Path):
+    done = launch(tmp_path, [*toys.overrides(shards, tmp_path / "run"), "data.train=/nowhere"])
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert said == ["[rank 0] error: data.train: /nowhere does not exist"]
+
+
+def test_the_shipped_launch_file_starts_two_processes(shards: Path, tmp_path: Path):
+    overrides = [*toys.overrides(shards, tmp_path / "run"), "train.world_size=2", "train.total_samples=16"]
+    done = launch(tmp_path, overrides)
     assert done.returncode == 0, done.stderr
     assert "world_size=2 device=cpu" in done.stderr
     assert len(records(tmp_path / "run")) == 2

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -79,7 +80,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guard(run: Callable[[], None]) -> int:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
     log.setLevel(logging.INFO if distributed.rank() == 0 else logging.WARNING)
     try:
         run()
@@ -94,6 +95,18 @@ def _guard(run: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Log lines on whatever sys.stderr is now: a progress bar puts itself in its place while it is drawn."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Where lines go."""
+        return sys.stderr
 
 
 def _help() -> int:

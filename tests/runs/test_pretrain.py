@@ -63,3 +63,12 @@ def test_gradient_checkpointing_needs_a_model_that_has_it(shards: Path, tmp_path
     ours = ["model.model_cfg=null", "model.image={name: cnn}", "model.text={name: lstm}", "model.image_size=16"]
     with pytest.raises(UserError, match=r"train\.gradient_checkpointing: needs an open_clip model"):
         run([*toys.overrides(shards, tmp_path / "c"), *ours, "train.gradient_checkpointing=true"])
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_as_an_eager_one(shards: Path, tmp_path: Path):
+    eager = records(run(toys.overrides(shards, tmp_path / "eager")))
+    compiled_run = run([*toys.overrides(shards, tmp_path / "compiled"), "train.compile=true"])
+    compiled = records(compiled_run)
+    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in eager], rel=1e-4)
+    assert load(compiled_run).model.state_dict().keys() == load(tmp_path / "eager").model.state_dict().keys()

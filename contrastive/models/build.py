@@ -12,6 +12,7 @@ from typing import Any
 
 import open_clip
 from open_clip.factory import _get_hf_config, parse_model_name
+from open_clip.model import CLIPTextCfg
 
 from contrastive.config import ModelConfig
 from contrastive.errors import ConfigError, ModelError
@@ -69,7 +70,9 @@ def build(config: ModelConfig) -> Built:
         inner = _create(config)
         text = config.model_cfg["text_cfg"]
         size = {"size": config.model_cfg["vision_cfg"].get("image_size", 224)}
-        return _open_clip(inner, config, _open_clip_tokenizer(text, None), size)
+        built = _open_clip(inner, config, _open_clip_tokenizer(text, None), size)
+        _check_vocabulary(text, built.tokenizer.vocab_size)
+        return built
     tokenizer = Tokenizer(_tokenizer_spec(config))
     given = {"vocab_size": tokenizer.vocab_size, "context_length": tokenizer.spec.context_length}
     model = DualEncoder(config, pad_id=tokenizer.pad_id, **given)
@@ -147,6 +150,13 @@ def _check_model_cfg(model_cfg: dict[str, Any]) -> None:
     missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in model_cfg]
     if missing:
         raise ConfigError(f"model.model_cfg.{missing[0]}: is missing; an open_clip model_cfg needs it")
+
+
+def _check_vocabulary(text_cfg: dict[str, Any], tokens: int) -> None:
+    vocab_size = text_cfg.get("vocab_size", CLIPTextCfg.vocab_size)
+    if "hf_model_name" not in text_cfg and vocab_size < tokens:
+        rule = f"is less than the {tokens} tokens of its tokenizer"
+        raise ConfigError(f"model.model_cfg.text_cfg.vocab_size: {vocab_size} {rule}; give it room for all of them")
 
 
 def _open_clip_tokenizer(text_cfg: dict[str, Any], folder_or_hub_id: str | None) -> TokenizerSpec:

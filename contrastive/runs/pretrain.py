@@ -56,6 +56,7 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     models.check(config.model)
     task.check(config)
     _check_processes(config)
+    _check_crop(config.data.random_crop)
     directory = Path(config.run.directory)
     if state.is_finished(directory, config):
         return None
@@ -79,6 +80,11 @@ def _check_processes(config: Config) -> None:
         below, above = batch // size * size, -(-batch // size) * size
         either = f"{below} or {above}" if below else str(above)
         raise ConfigError(f"data.global_batch_size: {batch} does not divide over {size} processes; take {either}")
+
+
+def _check_crop(share: list[float] | None) -> None:
+    if share is not None and not (len(share) == 2 and 0 < share[0] <= share[1] <= 1):
+        raise ConfigError(f"data.random_crop: {share} must be two shares of the area, 0 < least <= most <= 1")
 
 
 def pretrain(prepared: Prepared) -> Path:

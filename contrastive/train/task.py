@@ -9,9 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from contrastive.config import Config
 from contrastive.data.loader import Batch
+from contrastive.errors import ConfigError
 from contrastive.modalities.image import Preprocess
 from contrastive.models.contrastive_model import ContrastiveModel
-from contrastive.registry import AUGMENTATIONS, LOSSES, bind, build
+from contrastive.registry import AUGMENTATIONS, LOSSES, bind, build, convert
 
 
 class ContrastiveTask(nn.Module):
@@ -65,6 +66,10 @@ def loss_specs(config: Config) -> dict[str, Any]:
 def check(config: Config) -> None:
     """Refuse losses and augmentations that cannot be built, before data or model are touched."""
     for key, spec in loss_specs(config).items():
+        if not isinstance(spec, dict):
+            raise ConfigError(f"losses.{key}: {spec!r} must be a mapping like {{name: infonce, weight: 1.0}}")
+        if convert(spec.get("weight", 1.0), float, f"losses.{key}.weight") <= 0:
+            raise ConfigError(f"losses.{key}.weight: {spec['weight']} must be more than 0; leave the loss out instead")
         bind(LOSSES, _bare(spec), f"losses.{key}")
     if config.data.augment:
         bind(AUGMENTATIONS, config.data.augment, "data.augment")

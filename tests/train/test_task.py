@@ -72,6 +72,9 @@ def test_pixels_are_scaled_augmented_by_seed_and_normalised_in_this_order():
     ("override", "message"),
     [
         ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of infonce"),
+        ("losses={a: infonce}", "losses.a: 'infonce' must be a mapping like {name: infonce, weight: 1.0}"),
+        ("losses={a: {name: infonce, weight: high}}", "losses.a.weight: 'high' is not float"),
+        ("losses={a: {name: infonce, weight: 0}}", "losses.a.weight: 0 must be more than 0"),
         ("losses={a: {name: infonce, temperature: 3}}", "losses.a.temperature: infonce has no such option"),
         ("data.augment={name: scribbel}", "data.augment.name: 'scribbel' is not one of"),
     ],

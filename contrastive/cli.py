@@ -58,7 +58,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", default=[], metavar="YAML", help="datasets; default: those of the run")
     parser.add_argument("--batch-size", type=int, default=256, help="samples per process (default 256)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes per process (default 0)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the towers")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the towers")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the best there is)")
     parser.add_argument("--output", metavar="JSON", help="write all results and details here")
     options = parser.parse_args(arguments)
@@ -104,7 +104,7 @@ class _Lines(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]
+    def stream(self) -> TextIO:  # type: ignore[override]  # the base class has an attribute
         """Where lines go."""
         return sys.stderr
 

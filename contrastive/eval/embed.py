@@ -19,7 +19,7 @@ from contrastive import distributed
 from contrastive.errors import DataError, ModelError, RunError, UserError
 from contrastive.eval.datasets import EvalDataset
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["fp32", "bf16"]
 Progress = Callable[[str, int, int], None]  # what ("digits images"), done, total; of this process's share
 Transform = Callable[[Image.Image], Tensor]
 Tokenizer = Callable[[list[str]], Tensor]
@@ -65,7 +65,7 @@ def embed(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     workers: int = 0,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
     """Embed every image and text of `dataset` once, on all processes together; every process returns the whole.
@@ -97,7 +97,7 @@ def embed(
                 progress(f"{name} {what}", done, total)
 
     def pass_over() -> tuple[Share, Share]:
-        with _evaluating(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
+        with _evaluating(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
             image_features = _forward(model.encode_image, watched("images", images, len(image_ids)))
             text_features = _forward(model.encode_text, watched("texts", texts, len(text_ids)))
         return (image_ids, image_features), (text_ids, text_features)

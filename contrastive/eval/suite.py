@@ -30,7 +30,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     workers: int = 0,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> list[EvalResult]:
     """Return one result for each task of each dataset; every process must call it, and every process gets all of it.

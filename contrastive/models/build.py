@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,9 +96,8 @@ def _open_clip_by_name(config: ModelConfig) -> Built:
     name = str(config.name)
     schema, identifier = parse_model_name(name)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, _errors_only():
             warnings.simplefilter("always")
-            logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))
             inner = open_clip.create_model(
                 name,
                 config.pretrained,
@@ -111,6 +112,18 @@ def _open_clip_by_name(config: ModelConfig) -> Built:
         raise ModelError(f"model.name: {mismatch[0].message} Take the {identifier}-quickgelu model, or another tag.")
     tokenizer = _open_clip_tokenizer(described["text_cfg"], identifier if schema else None)
     return _open_clip(inner, dataclasses.replace(config, model_cfg=described), tokenizer, inner.visual.preprocess_cfg)
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Hold back what open_clip tells the root logger, such as that a model without weights is random."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def _described(schema: str | None, identifier: str) -> dict[str, Any]:

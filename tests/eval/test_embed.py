@@ -78,7 +78,7 @@ def test_float32_ignores_an_outer_autocast_and_bfloat16_does_not_score_in_it(dat
     with torch.autocast("cpu", torch.bfloat16):
         found = embed(ToyModel(), to_tensor, tokenize, dataset)
     assert torch.equal(found.image_features, expected.image_features)
-    half = embed(ToyModel(), to_tensor, tokenize, dataset, precision="bfloat16").image_features
+    half = embed(ToyModel(), to_tensor, tokenize, dataset, precision="bf16").image_features
     assert half.dtype == torch.float32
     assert not torch.equal(half, expected.image_features)
     torch.testing.assert_close(half.norm(dim=1), torch.ones(len(half)))

@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,11 @@ def test_a_model_cfg_keeps_its_own_start_when_untold():
     cfg = {**MODEL_CFG, "init_logit_scale": 2.0, "init_logit_bias": -5.0}
     model = build(ModelConfig(model_cfg=cfg)).model
     assert (model.logit_scale.item(), model.logit_bias.item()) == (2.0, -5.0)
+
+
+def test_building_leaves_the_loggers_as_they_were():
+    before = logging.getLogger().level
+    build(ModelConfig(name="ViT-S-32-alt"))
+    with pytest.raises(ModelError):
+        build(ModelConfig(name="RN50", pretrained="nope"))
+    assert logging.getLogger().level == before

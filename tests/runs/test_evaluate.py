@@ -8,7 +8,7 @@ from contrastive.runs.evaluate import evaluate
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
 
-OPTIONS = {"batch_size": 4, "workers": 0, "precision": "float32", "device": "cpu"}
+OPTIONS = {"batch_size": 4, "workers": 0, "precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture

@@ -64,6 +64,11 @@ class DataConfig:
     train: str = option("", "webdataset tars: path, directory, glob, braces, or several joined by ::")
     image_key: str = option("jpg;jpeg;png;webp", "member that holds the image; alternatives joined by ;")
     caption_key: str = option("txt", "member that holds the caption: txt, or json.FIELD for a text or a list of texts")
+    label_key: str | None = option(
+        None,
+        "member that says what a sample shows: cls, or json.FIELD with a number or text; equal values may count as "
+        "positives of each other",
+    )
     global_batch_size: int = option(
         256, "over all processes; these are each other's negatives", unit="samples", at_least=1
     )
@@ -93,6 +98,12 @@ class TrainConfig:
     total_samples: int = option(1_000_000, "the run ends here; the last step is whole", unit="samples", at_least=1)
     seed: int = option(0, "of the weights, the data order, augmentation and caption choice", at_least=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "of the forward pass; auto: bf16 where it pays")
+    micro_batch_size: int | None = option(
+        None, "per process in one forward and backward pass; unset: its whole share", unit="samples", at_least=1
+    )
+    text_micro_batch_size: int | None = option(
+        None, "of the text tower; unset: as micro_batch_size", unit="samples", at_least=1
+    )
     threads: int | None = option(None, "CPU threads per process; unset: its share of the cores", at_least=1)
     compile: bool = option(False, "torch.compile the model")
     gradient_checkpointing: bool = option(False, "recompute activations (open_clip models): less memory, slower")

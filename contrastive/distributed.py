@@ -1,4 +1,4 @@
-"""The only module that talks to torch.distributed: ranks, gathers, and a gather that carries gradients.
+"""The only module that talks to torch.distributed: ranks, gathers and sums; none of them inside a backward pass.
 
 Everything works unchanged in a single process, where no process group exists.
 """
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 T = TypeVar("T")
 
@@ -53,33 +52,50 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return total / world_size()
 
 
-def all_gather(x: Tensor) -> Tensor:
-    """Concatenate every rank's rows: [b, ...] on each of W ranks to [W * b, ...], in rank order, without gradient."""
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum over ranks of a tensor of equal shape everywhere. It carries no gradient."""
     if not is_initialized() or world_size() == 1:
+        return values.detach()
+    total = values.detach().contiguous().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def row_counts(count: int, device: torch.device) -> list[int]:
+    """Return how many rows each rank brings, in rank order. The host waits for the answer."""
+    if not is_initialized() or world_size() == 1:
+        return [count]
+    own = torch.tensor([count], device=device)
+    counts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(counts, own)
+    return [int(n) for n in torch.cat(counts).tolist()]
+
+
+def gather_rows(x: Tensor, counts: list[int]) -> Tensor:
+    """Concatenate every rank's rows [counts[rank], ...] to [B, ...], in rank order, without gradient."""
+    if len(counts) == 1:
         return x.detach()
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
-    return torch.cat(parts)
+    most = max(counts)
+    own = x.detach().contiguous()
+    if len(own) < most:
+        own = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
+    parts = [torch.empty_like(own) for _ in counts]
+    dist.all_gather(parts, own)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def all_gather_with_gradient(x: Tensor) -> Tensor:
-    """Concatenate every rank's rows: [b, ...] on each of W ranks to [W * b, ...], in rank order.
+def own_rows_of_sum(x: Tensor, counts: list[int]) -> Tensor:
+    """Return this rank's rows of the sum over ranks of [B, ...]: a reduce-scatter.
 
-    The backward pass sums over ranks what each rank's loss says of a row, so that with the mean over ranks that DDP
-    and FSDP take of parameter gradients, a loss that averages its own rows has the gradient of the global mean.
-    Every rank must bring the same shape and run its backward.
+    gloo, whose reduce-scatter is young, sends an all-reduce, twice as much.
     """
-    return _AllGather.apply(x) if is_initialized() and world_size() > 1 else x
-
-
-class _AllGather(torch.autograd.Function):
-    # Our own, because torch.distributed.nn's gathers are deprecated in torch 2.15 and their successors absent in 2.11.
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # noqa: ARG004  (torch gives it)
-        return all_gather(x)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:  # noqa: ARG004  (torch gives it)
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)  # SUM: gloo's reduce_scatter is young, and AVG once summed there
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
+    if len(counts) == 1:
+        return x
+    if dist.get_backend() == "nccl" and len(set(counts)) == 1:
+        own = x.new_empty(counts[0], *x.shape[1:])
+        dist.reduce_scatter_tensor(own, x.contiguous())
+        return own
+    total = x.contiguous()
+    dist.all_reduce(total)
+    own_rows: Tensor = total.split(counts)[rank()]
+    return own_rows

@@ -5,6 +5,7 @@ of a sample comes from here. The mixer is splitmix64 (Steele, Lea and Flood, "Fa
 generators", OOPSLA 2014), in numpy for indices and in torch for batches on a device.
 """
 
+import hashlib
 import zlib
 
 import numpy as np
@@ -38,6 +39,11 @@ def row_hash(rows: Tensor) -> Tensor:
     for column in rows.long().unbind(dim=1):
         state = _mix_signed((state ^ column) + _signed(GOLDEN))
     return state
+
+
+def bytes_hash(content: bytes) -> int:
+    """Return a 64-bit hash of bytes as a signed integer; BLAKE2b, because torch and Python salt or change theirs."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
 def uniform(seed: Tensor, count: int) -> Tensor:

@@ -29,7 +29,9 @@ AUGMENTATIONS = {
     "scribble": "contrastive.modalities.augment:Scribble",
 }
 LOSSES = {
+    "distillation": "contrastive.losses.distillation:Distillation",
     "infonce": "contrastive.losses.infonce:InfoNCE",
+    "sigmoid": "contrastive.losses.sigmoid:Sigmoid",
 }
 EVALUATORS = {
     "retrieval": "contrastive.eval.retrieval:Retrieval",

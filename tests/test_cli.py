@@ -63,7 +63,7 @@ def test_another_run_in_the_directory_is_refused(shards: Path, tmp_path: Path, c
     [
         ("optim.learnin_rate=1", "optim.learnin_rate: unknown key; did you mean optim.learning_rate?"),
         ("optim.learning_rate=high", "optim.learning_rate: Value 'high'"),
-        ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of infonce"),
+        ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of distillation, infonce, sigmoid"),
         ("data.train=/nowhere/{00..03}.tar", "data.train: /nowhere/00.tar does not exist (4 of 4 shards are missing)"),
         ("data.caption_key=caption", "data.caption_key: no sample has a member caption"),
         ("data.caption_key=json.caption", "data.caption_key asks for a JSON member with a field 'caption'"),

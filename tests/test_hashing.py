@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import torch
 
-from contrastive.hashing import mix, row_hash, uniform
+from contrastive.hashing import bytes_hash, mix, row_hash, uniform
 
 MASK = 2**64 - 1
 
@@ -48,3 +52,14 @@ def test_the_hash_of_a_row_is_that_of_its_numbers_as_parts():
     assert found.numpy().view(np.uint64).tolist() == [int(mix(*row)) for row in rows.tolist()]
     assert found[0] == found[1]
     assert len(set(found.tolist())) == 3
+
+
+def test_the_hash_of_bytes_is_that_of_another_python_run_and_fills_int64():
+    contents = [b"", b"a", b"b", bytes(1000)]
+    code = f"from contrastive.hashing import bytes_hash; print([bytes_hash(c) for c in {contents!r}])"
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    mine = [bytes_hash(content) for content in contents]
+    assert found.stdout.strip() == str(mine)
+    assert torch.tensor(mine).dtype == torch.int64
+    assert len(set(mine)) == 4

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from contrastive.data.order import sample_at
 from contrastive.data.stream import Reader
 from contrastive.errors import DataError
-from contrastive.hashing import mix, row_hash
+from contrastive.hashing import bytes_hash, mix, row_hash
 from contrastive.modalities.image import TrainTransform
 from contrastive.modalities.text import Tokenizer
 
@@ -45,9 +45,10 @@ class RankBatches(Dataset[Batch]):
         self.cut_text = cut_text
 
     def __getitem__(self, step: int) -> Batch:
-        """Return `image` uint8 [b, 3, H, W], `text` int64 [b, L], and `seed`, `index`, `caption_id` int64 [b].
+        """Return `image` uint8 [b, 3, H, W], `text` int64 [b, L], and int64 [b]: `seed`, `index` and what is equal.
 
-        Images are channels last in memory; equal captions share a `caption_id`.
+        Images are channels last in memory. Equal captions (after tokenizing) share a `caption_id`, images of equal
+        bytes an `image_id`, and with `data.label_key` equal labels a `label_id`.
 
         `seed` is a hash of (run seed, epoch, sample): every random choice about a sample comes from it.
         """
@@ -58,26 +59,31 @@ class RankBatches(Dataset[Batch]):
         draws = np.stack([mix("loader", seeds, i) for i in range(5)], axis=1) / 2.0**64  # [b, 5]
         size = self.transform.preprocess.size
         image = torch.empty(len(numbers), size, size, 3, dtype=torch.uint8)
-        captions = []
+        captions, image_ids = [], []
         for row, number in enumerate(numbers.tolist()):
+            encoded = self.reader.image(number)
             try:
-                image[row] = self.transform(self.reader.image(number), draws[row, :4]).permute(1, 2, 0)
+                image[row] = self.transform(encoded, draws[row, :4]).permute(1, 2, 0)
             except ValueError as error:
                 raise DataError(f"{self.reader.where(number)}: its image {error}") from error
+            image_ids.append(bytes_hash(encoded))
             captions.append(self.reader.caption(number, float(draws[row, 4])))
         text = self.tokenizer(captions)
         caption_id = row_hash(text)  # of the whole rows: another rank may cut the same caption elsewhere
         if self.cut_text:
             text = cut_padding(text, self.tokenizer.pad_id)
-        seed = torch.from_numpy(seeds.view(np.int64))
-        index = torch.from_numpy(numbers)
-        return {
+        batch = {
             "image": image.permute(0, 3, 1, 2),
             "text": text,
             "caption_id": caption_id,
-            "seed": seed,
-            "index": index,
+            "image_id": torch.tensor(image_ids),
+            "seed": torch.from_numpy(seeds.view(np.int64)),
+            "index": torch.from_numpy(numbers),
         }
+        if self.reader.samples.label is not None:
+            labels = [self.reader.label(number) for number in numbers.tolist()]
+            batch["label_id"] = torch.tensor([bytes_hash(label.encode(errors="surrogatepass")) for label in labels])
+        return batch
 
 
 def cut_padding(text: Tensor, pad_id: int, multiple: int = 8) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tars to an index of usable samples: where each one's image and caption lie.
+"""Tars to an index of usable samples: where each one's image, caption and label lie.
 
 A sample is usable when it has an image member and a caption member. Members of one sample share a key and need not be
 adjacent. Nothing but plain tar is opened, and nothing in a tar is ever unpickled or executed.
@@ -6,6 +6,7 @@ adjacent. Nothing but plain tar is opened, and nothing in a tar is ever unpickle
 
 import glob
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Samples:
     image: NDArray[np.int64]  # [N, 2]: offset, size
     caption: NDArray[np.int64]  # [N, 2]: offset, size
     unusable: int  # samples that lack an image or a caption
+    label: NDArray[np.int64] | None = None  # [N, 2]: offset, size; None when no label is asked for
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,18 +69,19 @@ def _expand_part(part: str) -> list[Path]:
     return paths
 
 
-def index(shards: list[Path], image_key: str, caption_key: str) -> Samples:
+def index(shards: list[Path], image_key: str, caption_key: str, label_key: str | None = None) -> Samples:
     """Return the usable samples of `shards`, in the order of the tars.
 
-    `image_key` lists the members that may hold the image (`jpg;png`), first match wins; of `caption_key` only the
-    member before the first dot matters here (`json` of `json.captions`).
+    `image_key` lists the members that may hold the image (`jpg;png`), first match wins; of `caption_key` and
+    `label_key` only the member before the first dot matters here (`json` of `json.captions`).
 
     Raises:
-        DataError: a shard is no tar, is damaged, or no sample has both members.
+        DataError: a shard is no tar, is damaged, no sample has both members, or a usable one lacks its label.
     """
     image_members, caption_member = image_key.split(";"), caption_key.partition(".")[0]
+    label_member = None if label_key is None else label_key.partition(".")[0]
     keys: list[str] = []
-    rows: list[tuple[int, int, int, int, int]] = []
+    rows: list[tuple[int, ...]] = []
     seen: Counter[str] = Counter()
     unusable = 0
     for number, path in enumerate(shards):
@@ -90,11 +93,21 @@ def index(shards: list[Path], image_key: str, caption_key: str) -> Samples:
                 unusable += 1
                 continue
             keys.append(key)
-            rows.append((number, image.offset, image.size, caption.offset, caption.size))
+            label = () if label_member is None else _label_span(sample, label_member, f"{path}:{key}")
+            rows.append((number, image.offset, image.size, caption.offset, caption.size, *label))
     if not rows:
         _refuse(seen, image_members, caption_member)
     table = np.array(rows, dtype=np.int64)
-    return Samples(tuple(shards), tuple(keys), table[:, 0].astype(np.int32), table[:, 1:3], table[:, 3:5], unusable)
+    labels = None if label_member is None else table[:, 5:7]
+    shard = table[:, 0].astype(np.int32)
+    return Samples(tuple(shards), tuple(keys), shard, table[:, 1:3], table[:, 3:5], unusable, labels)
+
+
+def _label_span(sample: Mapping[str, Member], member: str, where: str) -> tuple[int, int]:
+    # Left out in silence, such a sample would train as if it were like no other.
+    if member not in sample:
+        raise DataError(f"{where}: data.label_key asks for a member {member!r}, and this one has {', '.join(sample)}")
+    return sample[member].offset, sample[member].size
 
 
 def _refuse(seen: Counter[str], image_members: list[str], caption_member: str) -> None:

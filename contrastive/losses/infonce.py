@@ -1,55 +1,90 @@
-"""Symmetric InfoNCE (Radford et al. 2021, section 2.3, figure 3; van den Oord et al. 2018)."""
+"""Symmetric InfoNCE (Radford et al. 2021, section 2.3, figure 3; van den Oord et al. 2018), exact at any batch size."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive import distributed
+from contrastive.errors import RunError
+from contrastive.losses.gradients import figures, is_asked, unusable, with_gradients
+from contrastive.losses.repeats import Duplicates, gather_repeats, names_of, needs
+from contrastive.losses.softmax import HIGHEST, Sums, SymmetricSoftmax, Targets, solve
+from contrastive.losses.tiles import Pairs
 
 
 class InfoNCE(nn.Module):
     """Cross-entropy of each image over all texts of the global batch and of each text over all images, halved.
 
-    `positives`: with `pair` an image's own text is its only right answer; with `caption` every equal caption in the
-    batch is one, in equal shares (Khosla et al. 2020, arXiv:2004.11362, the form with the sum outside the logarithm),
-    so that captions that repeat are not pushed away from their own images.
+    `duplicates` says what other samples with the same `duplicates_by` are (`caption`, `image`, `label`, or several,
+    one of which has to agree): with `positives`, further right answers in equal shares (Khosla et al. 2020,
+    arXiv:2004.11362, equation 2); with `masked`, nothing; with `negatives`, wrong answers, as in CLIP.
 
-    Each rank scores its own rows against everybody's columns, so time and memory for logits are b x B a rank, and the
-    gradient after the usual mean over ranks is that of one process with the whole batch. Logits and softmax are
-    float32 whatever the precision of the features.
+    `label_smoothing` in [0, 1) spreads that share of the target over all answers (Szegedy et al. 2016, section 7).
+    `hard_negatives` b >= 0 weighs the negative j of sample i in its denominator by exp(b * score_ij), scaled to a mean
+    of one over its negatives (Robinson et al. 2021, arXiv:2010.04592, section 3; Radenovic et al. 2023,
+    arXiv:2301.02280, section 4.3); the gradient is that of the value, through the weights.
+
+    Time is 8 b B E operations (6 while b x B scores are few), memory one tile and the gradients of the features, for b
+    samples of this rank and B of all. Texts are gathered, their gradients summed and scattered; nothing runs inside
+    the backward pass. Ranks may bring different numbers of samples. `tile` is (rows, columns) of a tile.
     """
 
-    def __init__(self, positives: Literal["pair", "caption"] = "pair") -> None:
+    splits_batch = True
+    needs = staticmethod(needs)
+
+    def __init__(
+        self,
+        duplicates: Duplicates = "positives",
+        duplicates_by: str | list[str] = "caption",
+        label_smoothing: float = 0.0,
+        hard_negatives: float = 0.0,
+        tile: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.positives = positives
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: {label_smoothing} must be at least 0 and less than 1")
+        if not 0 <= hard_negatives <= 3:
+            raise ValueError(f"hard_negatives: {hard_negatives} must be at least 0 and at most 3")
+        self.duplicates, self.duplicates_by = duplicates, names_of(duplicates, duplicates_by)
+        self.label_smoothing, self.hard_negatives, self.tile = label_smoothing, hard_negatives, tile
 
     def forward(self, features: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return `loss`, and `accuracy`: the share of this rank's images whose best-scoring text is right.
+        """Return `loss`, and what the mean over ranks makes a figure of the global batch.
 
-        With `positives: caption`, `duplicates` is the share of this rank's captions that the global batch repeats.
+        `accuracy`: the share of images that score a right text higher than every wrong one; `positive_similarity` and
+        `negative_similarity`: mean cosines; `duplicates`: the share of samples that others repeat, where ids are read.
+
+        Raises:
+            RunError: features are not finite, or far from unit length.
         """
-        image, text = features["image_features"], features["text_features"]
-        with torch.autocast(image.device.type, enabled=False):
-            image, text = image.float(), text.float()  # [b, E]
-            scale = features["logit_scale"].float().exp()
-            to_text = scale * image @ distributed.all_gather_with_gradient(text).T  # [b, B]
-            to_image = scale * text @ distributed.all_gather_with_gradient(image).T  # [b, B]
-            if self.positives == "pair":
-                own = torch.arange(len(image), device=image.device) + distributed.rank() * len(image)
-                loss = (F.cross_entropy(to_text, own) + F.cross_entropy(to_image, own)) / 2
-                right = to_text.detach().argmax(dim=1) == own
-                return {"loss": loss, "accuracy": right.float().mean()}
-            equal = _equal_captions(batch["caption_id"])  # [b, B]
-            target = equal / equal.sum(dim=1, keepdim=True)
-            loss = (F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)) / 2
-            right = equal.gather(1, to_text.detach().argmax(dim=1, keepdim=True))
-            duplicates = (equal.sum(dim=1) > 1).float().mean()
-        return {"loss": loss, "accuracy": right.mean(), "duplicates": duplicates}
+        image, text, log_scale = features["image_features"], features["text_features"], features["logit_scale"]
+        bias = features.get("logit_bias")
+        inputs = [image, text, log_scale, bias]
+        asked = [is_asked(x) for x in inputs]
+        with torch.no_grad():
+            pairs = Pairs(image, text, log_scale, self.tile)
+            repeats = gather_repeats(batch, self.duplicates_by, pairs.counts)
+            targets = Targets(repeats, self.duplicates == "masked", self.label_smoothing, self.hard_negatives)
+            shift = max(0.0, float(pairs.scale) - HIGHEST / (1 + self.hard_negatives))
+            softmax = SymmetricSoftmax(pairs, targets, shift)
+            found, is_number = solve(softmax, keep=any(asked))
+            if not is_number:
+                raise RunError(unusable(features))
+            terms = _terms(softmax, found)
+            if not any(asked):
+                return terms
+            pairs.want(image=asked[0] or not asked[1], text=asked[1])
+            softmax.gradients(found)
+            # A softmax does not see a bias: its gradient is zero, and present, for DDP waits for one.
+            gradients = [*pairs.gradients(), None if bias is None else torch.zeros_like(bias)]
+        return {**terms, "loss": with_gradients(terms["loss"], inputs, gradients)}
 
 
-def _equal_captions(caption_id: Tensor) -> Tensor:
-    """Return 1.0 where a caption of this rank equals one of the global batch, float32 [b, B]."""
-    return (caption_id[:, None] == distributed.all_gather(caption_id)[None, :]).float()
+def _terms(softmax: SymmetricSoftmax, found: Sums) -> dict[str, Tensor]:
+    """Return the loss and the figures of this rank, such that their mean over ranks is that of all samples."""
+    pairs, own = softmax.pairs, softmax.own
+    totals = torch.cat([softmax.totals(found.row, own), softmax.totals(found.column, slice(None))[own]])
+    loss = totals.double().log().sum() + 2 * softmax.shift * len(pairs.image) - found.target
+    right = found.best[0] > found.best[1]
+    terms = figures(pairs, softmax.targets.repeats, found.own, found.repeats, right)
+    return {"loss": (pairs.share * loss).to(pairs.dtype), **terms}

@@ -26,14 +26,23 @@ class ContrastiveModel(nn.Module):
         """Return text_features [B, embed_dim], L2-normalised, of token ids [B, L]."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Return `image_features`, `text_features`, `logit_scale` and, where there is one, `logit_bias`."""
-        features = {
-            "image_features": self.encode_image(image),
-            "text_features": self.encode_text(text),
-            "logit_scale": self.logit_scale,
-        }
-        return features if self.logit_bias is None else {**features, "logit_bias": self.logit_bias}
+    def towers(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of the `image` and of the `text` tower: all but those of the logits."""
+        raise NotImplementedError
+
+    def logit_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters between the towers: `logit_scale` and, where there is one, `logit_bias`."""
+        scale: dict[str, Tensor] = {"logit_scale": self.logit_scale}
+        return scale if self.logit_bias is None else {**scale, "logit_bias": self.logit_bias}
+
+    def forward(self, image: Tensor | None, text: Tensor | None) -> dict[str, Tensor]:
+        """Return `image_features` of images, `text_features` of texts, where given, and the `logit_parameters`."""
+        features: dict[str, Tensor] = {}
+        if image is not None:
+            features["image_features"] = self.encode_image(image)
+        if text is not None:
+            features["text_features"] = self.encode_text(text)
+        return {**features, **self.logit_parameters()}
 
 
 class DualEncoder(ContrastiveModel):
@@ -59,6 +68,11 @@ class DualEncoder(ContrastiveModel):
     def encode_text(self, text: Tensor) -> Tensor:
         """Return text_features [B, embed_dim], L2-normalised, of token ids [B, L]."""
         return F.normalize(self.text_projection(self.text(text)[0]), dim=-1)
+
+    def towers(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of each encoder and its projection."""
+        image = [*self.image.parameters(), *self.image_projection.parameters()]
+        return {"image": image, "text": [*self.text.parameters(), *self.text_projection.parameters()]}
 
 
 class OpenClipModel(ContrastiveModel):
@@ -93,6 +107,12 @@ class OpenClipModel(ContrastiveModel):
         if is_short(self._text_tower, text):
             return F.normalize(encode_short(self._text_tower, text)[0], dim=-1)
         return self.inner.encode_text(text, normalize=True)  # type: ignore[no-any-return]
+
+    def towers(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of `visual`, and all others: the text tower's may lie at the top of the inner model."""
+        image = list(self.inner.visual.parameters())
+        apart = {id(parameter) for parameter in (*image, *self.logit_parameters().values())}
+        return {"image": image, "text": [p for p in self.inner.parameters() if id(p) not in apart]}
 
 
 def _projection(width: int, embed_dim: int) -> nn.Linear:

@@ -27,6 +27,7 @@ from contrastive.runs import machine
 from contrastive.runs.evaluate import open_eval_dataset, write_results
 from contrastive.tracking import Tracker, environment
 from contrastive.train import optim, state, task
+from contrastive.train.caching import plan_step
 from contrastive.train.loop import total_steps, train
 
 log = logging.getLogger("contrastive")
@@ -56,6 +57,8 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     models.check(config.model)
     task.check(config)
     _check_processes(config)
+    if plan_step(config, distributed.world_size()).kind == "cached":
+        task.check_splits(config)
     _check_crop(config.data.random_crop)
     directory = Path(config.run.directory)
     if state.is_finished(directory, config):
@@ -63,11 +66,11 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     if distributed.rank() == 0:  # the others may come when it has been made
         state.refuse_foreign(directory)
     datasets = [open_eval_dataset(path) for path in config.eval.datasets]
-    samples = index(expand(config.data.train), config.data.image_key, config.data.caption_key)
+    samples = index(expand(config.data.train), config.data.image_key, config.data.caption_key, config.data.label_key)
     if config.data.global_batch_size > len(samples):
         rule = f"is more than the {len(samples):,} samples of data.train; a batch may not hold a sample twice"
         raise ConfigError(f"data.global_batch_size: {config.data.global_batch_size} {rule}")
-    Reader(samples, config.data.caption_key).probe()
+    Reader(samples, config.data.caption_key, config.data.label_key).probe()
     return Prepared(config, samples, datasets)
 
 
@@ -134,7 +137,7 @@ def _stream(prepared: Prepared, built: models.Built, accelerator: Accelerator) -
     crop = config.data.random_crop
     transform = TrainTransform(built.preprocess, (crop[0], crop[1]) if crop else None)
     dataset = RankBatches(
-        Reader(prepared.samples, config.data.caption_key),
+        Reader(prepared.samples, config.data.caption_key, config.data.label_key),
         transform,
         built.tokenizer,
         plan,
@@ -157,6 +160,7 @@ class _Run:
             facts = environment(self.accelerator.num_processes, self.accelerator.device.type, precision)
             facts["parameters"] = sum(p.numel() for p in self.built.model.parameters())
             facts["samples"] = len(self.prepared.samples)
+            facts["step"] = str(plan_step(self.config, self.accelerator.num_processes))
             state.create(self.directory, self.config, facts)
             self.tracker = Tracker(self.directory, self.config.tracking.tensorboard)
             introduce(self.prepared, facts)
@@ -205,7 +209,7 @@ class _Run:
 
 
 def introduce(prepared: Prepared, facts: dict[str, Any]) -> None:
-    """Log what is about to run: launch, batch, data, length and size."""
+    """Log what is about to run: launch, batch, how a step is computed, data, length and size."""
     config, samples = prepared.config, len(prepared.samples)
     size, steps = config.data.global_batch_size, total_steps(config)
     log.info(
@@ -213,6 +217,7 @@ def introduce(prepared: Prepared, facts: dict[str, Any]) -> None:
         *(facts["world_size"], facts["device"], facts["precision"], facts["threads"]),
         *(size, size // facts["world_size"]),
     )
+    log.info("step: %s", facts["step"])
     log.info(
         "%s samples in %d shards (%d unusable)  %d steps = %.1f epochs  %.1f M parameters  run %s",
         *(f"{samples:,}", len(prepared.samples.shards), prepared.samples.unusable),

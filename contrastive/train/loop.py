@@ -1,7 +1,9 @@
 """The training loop."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,8 +15,9 @@ from contrastive.config import Config
 from contrastive.data.loader import Batch
 from contrastive.errors import RunError
 from contrastive.tracking import ProgressLine, Tracker
+from contrastive.train.caching import plan_step
 from contrastive.train.optim import learning_rate
-from contrastive.train.step import train_step
+from contrastive.train.step import Step
 
 AtStep = Callable[[int], None]
 
@@ -69,40 +72,50 @@ def train(
     """Train to the end. `samples` is the size of an epoch; `save` and `evaluate` are called on all ranks.
 
     Raises:
-        RunError: the loss is not finite.
+        RunError: the loss or its gradient is not finite, or a cached step did not repeat itself.
     """
     size, last = config.data.global_batch_size, total_steps(config)
-    save_every, evaluate_every = config.train.save_every_steps, config.eval.every_steps
     pace = Pace(size)
+    run_step = Step(
+        accelerator, task, optimizer, plan_step(config, accelerator.num_processes), config.optim.clip_grad_norm
+    )
     task.train()
     with ProgressLine(last, accelerator.is_main_process) as progress:
         for step in range(1, last + 1):
+            logs, saves, evaluates = due(config, step, last)
             rate = learning_rate(config.optim, (step - 1) * size, config.train.total_samples)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = _next(batches, accelerator.device, pace)
-            terms = train_step(accelerator, task, optimizer, batch, config.optim.clip_grad_norm)
+            with _numbered(step):
+                terms = run_step(batch, is_read=logs or saves or evaluates)
             pace.steps += 1
 
-            if step % config.tracking.log_every_steps == 0 or step == last:
-                # The only place where the host waits for the device.
-                values = {
-                    "samples_seen": step * size,
-                    "epoch": step * size / samples,
-                    **_mean_over_ranks(terms),
-                    "logit_scale": float(accelerator.unwrap_model(task).model.logit_scale.detach().exp()),
-                    "learning_rate": rate,
-                    **pace.figures(),
-                }
-                _require_finite(values["loss"], step)
+            if logs or saves or evaluates:
+                # The only place where the host waits for the device, once, and ranks exchange figures, once. What is
+                # not finite must not be saved, so a save and an evaluation ask too.
+                means = _mean_over_ranks(terms)
+                with _numbered(step):
+                    run_step.require_exact(means)
+                    _require_finite(means, accelerator.optimizer_step_was_skipped)
+            if logs:
+                seen = {"samples_seen": step * size, "epoch": step * size / samples}
+                values = {**seen, **means, "learning_rate": rate, **pace.figures()}
                 if tracker is not None:
                     tracker.record("train", step, values)
                 progress.show(step, values)
-            if step == last or (save_every is not None and step % save_every == 0):
+            if saves:
                 pace.pause(lambda at=step: save(at))  # type: ignore[misc]
-            if step == last or (evaluate_every is not None and step % evaluate_every == 0):
+            if evaluates:
                 pace.pause(lambda at=step: evaluate(at))  # type: ignore[misc]
                 task.train()
+
+
+def due(config: Config, step: int, last: int) -> tuple[bool, bool, bool]:
+    """Return whether a step is logged, saved and evaluated; the last one is all three."""
+    intervals = (config.tracking.log_every_steps, config.train.save_every_steps, config.eval.every_steps)
+    logs, saves, evaluates = (step == last or (every is not None and step % every == 0) for every in intervals)
+    return logs, saves, evaluates
 
 
 def _next(batches: Iterator[Batch], device: torch.device, pace: Pace) -> Batch:
@@ -118,7 +131,20 @@ def _mean_over_ranks(terms: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(names, means.tolist(), strict=True))
 
 
-def _require_finite(loss: float, step: int) -> None:
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        rule = "lower optim.learning_rate, lengthen optim.warmup_samples, or set train.precision=fp32"
-        raise RunError(f"step {step}: the loss is {loss}; {rule}")
+@contextmanager
+def _numbered(step: int) -> Iterator[None]:
+    """Say in which step a run ended."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(f"step {step}: {error}") from error
+
+
+def _require_finite(values: Mapping[str, float], was_skipped: bool) -> None:
+    """Refuse what would leave, or has left, weights that are no numbers; a skipped update (fp16) has changed none."""
+    loss, norm = values["loss"], values["grad_norm"]
+    rule = "lower optim.learning_rate, lengthen optim.warmup_samples, or set train.precision=fp32"
+    if not math.isfinite(loss):
+        raise RunError(f"the loss is {loss}; {rule}")
+    if not math.isfinite(norm) and not was_skipped:
+        raise RunError(f"the norm of the gradients is {norm}; {rule}")

@@ -1,27 +1,93 @@
-"""One training step."""
+"""One training step: forward and backward as planned, clip, update."""
 
 from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from contrastive.config import MAX_LOGIT_SCALE
 from contrastive.data.loader import Batch
+from contrastive.train.caching import CachedBackward, StepPlan, require_replayed
+
+DRIFT = "replay_drift/"
 
 
-def train_step(
-    accelerator: Accelerator, task: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, clip: float | None
-) -> dict[str, Tensor]:
-    """Run forward, backward, clip and update; return the step's terms and `grad_norm`, all detached, none copied."""
-    terms: Mapping[str, Tensor] = task(batch)
-    accelerator.backward(terms["loss"])
-    # An infinite bound clips nothing and still measures.
-    norm = accelerator.clip_grad_norm_(task.parameters(), torch.inf if clip is None else clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    clamp_logit_scale(accelerator.unwrap_model(task).model.logit_scale)
-    return {**{name: value.detach() for name, value in terms.items()}, "grad_norm": norm.detach()}
+class Step:
+    """The step of a run. `clip` bounds the norm of all gradients; None only measures it."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        task: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: StepPlan,
+        clip: float | None,
+    ) -> None:
+        self.accelerator, self.task, self.optimizer, self.clip = accelerator, task, optimizer, clip
+        self.model = accelerator.unwrap_model(task).model
+        self.cached = CachedBackward(accelerator, task, plan) if plan.kind == "cached" else None
+
+    def __call__(self, batch: Batch, *, is_read: bool) -> dict[str, Tensor]:
+        """Return the step's terms and, where somebody reads them, its `health`; all detached, none copied to the host.
+
+        Raises:
+            RunError: see `CachedBackward`.
+        """
+        terms = self._plain(batch) if self.cached is None else self.cached(batch)
+        health = self._clip(is_read)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        clamp_logit_scale(self.model.logit_scale)
+        if is_read:
+            health.update(self._logits(), **self._drift())
+        return {name: value.detach() for name, value in {**terms, **health}.items()}
+
+    def require_exact(self, values: Mapping[str, float]) -> None:
+        """Refuse a drift between the passes of a cached step, as `values` of the ranks tell it: on all ranks alike.
+
+        Raises:
+            RunError: it is more than rounding.
+        """
+        for name, value in values.items():
+            if name.startswith(DRIFT):
+                require_replayed(name.removeprefix(DRIFT), value, self.accelerator.mixed_precision)
+
+    def _plain(self, batch: Batch) -> Mapping[str, Tensor]:
+        terms: Mapping[str, Tensor] = self.task(batch)
+        self.accelerator.backward(terms["loss"])
+        return terms
+
+    def _clip(self, is_read: bool) -> dict[str, Tensor]:
+        """Clip; return the norms of the gradients before it: of all and, where they are read, of each tower."""
+        parameters = list(self.task.parameters())
+        if not is_read:
+            self.accelerator.clip_grad_norm_(parameters, torch.inf if self.clip is None else self.clip)
+            return {}
+        # An infinite bound clips nothing, measures, and takes an fp16 loss's scale out of the gradients.
+        norm = self.accelerator.clip_grad_norm_(parameters, torch.inf)
+        towers = {f"grad_norm/{name}": _norm(own, norm) for name, own in self.model.towers().items()}
+        if self.clip is not None:
+            clip_grads_with_norm_(parameters, self.clip, norm)
+        return {"grad_norm": norm, **towers}
+
+    def _logits(self) -> dict[str, Tensor]:
+        """Return the scale of the logits, out of log space, and their bias where there is one, after the step."""
+        own = self.model.logit_parameters()
+        return {**own, "logit_scale": own["logit_scale"].exp()}
+
+    def _drift(self) -> dict[str, Tensor]:
+        if self.cached is None:
+            return {}
+        drift = {DRIFT + tower: value for tower, value in self.cached.drift.items()}
+        self.cached.forget_drift()
+        return drift
+
+
+def _norm(parameters: list[nn.Parameter], like: Tensor) -> Tensor:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return get_total_norm(gradients) if gradients else torch.zeros_like(like)
 
 
 @torch.no_grad()

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,27 @@ from tests import toys
 CROP = (0.5, 1.0)
 
 
-def dataset(folder: Path, plan: Plan, random_crop: tuple[float, float] | None = CROP) -> RankBatches:
-    reader = Reader(index(expand(str(folder)), "png", "json"), "json.captions")
+def dataset(
+    folder: Path, plan: Plan, random_crop: tuple[float, float] | None = CROP, label_key: str | None = None
+) -> RankBatches:
+    reader = Reader(index(expand(str(folder)), "png", "json", label_key), "json.captions", label_key)
     transform = TrainTransform(Preprocess(toys.SIZE), random_crop)
     return RankBatches(reader, transform, Tokenizer(TokenizerSpec(None, 12)), plan)
+
+
+def alike(folder: Path) -> Path:
+    """Write eight samples: images repeat after 3, captions after 2, labels after 4, in `cls` and in JSON."""
+    content = []
+    for number in range(8):
+        about = {"captions": toys.caption(number % 2), "shows": number % 4}
+        content += [
+            (f"{number}.png", toys.encode(toys.image(number % 3))),
+            (f"{number}.json", json.dumps(about).encode()),
+            (f"{number}.cls", str(number % 4).encode()),
+        ]
+    for shard in range(2):
+        toys.write_tar(folder / f"{shard}.tar", content[shard * 12 : shard * 12 + 12])
+    return folder
 
 
 def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -114,3 +133,45 @@ def test_a_caption_has_one_id_however_its_batch_is_cut(tmp_path: Path):
     assert found[0] == found[2]
     assert found[0][0] != found[1][0]
     assert found[0][1] < found[1][1]
+
+
+@pytest.mark.parametrize("label_key", ["cls", "json.shows"])
+def test_ids_are_equal_exactly_where_image_caption_or_label_are(tmp_path: Path, label_key: str):
+    batch = dataset(alike(tmp_path), Plan(8, 0, 0, 1), label_key=label_key)[0]
+    number = batch["index"]
+    for name, period in (("image_id", 3), ("caption_id", 2), ("label_id", 4)):
+        same = batch[name][:, None] == batch[name][None, :]
+        assert batch[name].dtype == torch.int64
+        assert torch.equal(same, (number % period)[:, None] == (number % period)[None, :]), name
+
+
+@pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (4, 1), (1, 2)])
+def test_ids_are_the_same_on_any_layout(tmp_path: Path, world_size: int, workers: int):
+    folder = alike(tmp_path)
+    alone = next(batches(dataset(folder, Plan(8, 0, 0, 1), label_key="cls"), 0, 1, 0, False))
+    plans = [Plan(8, 0, rank, world_size) for rank in range(world_size)]
+    ranks = [next(batches(dataset(folder, plan, label_key="cls"), 0, 1, workers, False)) for plan in plans]
+    together = joined(ranks)
+    assert all(torch.equal(together[name], alone[name]) for name in ("image_id", "caption_id", "label_id"))
+
+
+def test_ids_are_the_first_bytes_of_blake2b(tmp_path: Path):
+    batch = dataset(alike(tmp_path), Plan(8, 0, 0, 1), label_key="cls")[0]
+    for row, number in enumerate(batch["index"].tolist()):
+        expected = hashlib.blake2b(toys.encode(toys.image(number % 3)), digest_size=8).digest()
+        assert batch["image_id"][row].numpy().tobytes() == expected
+        assert batch["label_id"][row].numpy().tobytes() == hashlib.blake2b(b"%d" % (number % 4), digest_size=8).digest()
+
+
+def test_without_a_label_key_there_is_no_label_id(tmp_path: Path):
+    assert "label_id" not in dataset(alike(tmp_path), Plan(8, 0, 0, 1))[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_label_that_is_missing_on_the_way_is_named_in_one_line(tmp_path: Path, workers: int):
+    content = [("bad.png", toys.members(1)[0][1]), ("bad.json", b'{"captions": "x"}')]
+    toys.write_tar(tmp_path / "a.tar", content)
+    with pytest.raises(DataError) as caught:
+        list(batches(dataset(tmp_path, Plan(1, 0, 0, 1), label_key="json.shows"), 0, 1, workers, False))
+    assert str(caught.value).startswith(f"{tmp_path}/a.tar:bad: data.label_key asks for a JSON member with a field")
+    assert "\n" not in str(caught.value)

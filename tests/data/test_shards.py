@@ -64,6 +64,23 @@ def test_the_first_image_member_named_wins(tmp_path: Path):
     assert index([tar], "png;jpg", "txt").image[0, 1] == 2
 
 
+def test_labels_are_indexed_only_when_asked_for(tmp_path: Path):
+    content = [("a.cls", b"7"), ("a.png", b"1"), ("a.txt", b"A"), ("b.png", b"1")]  # b is no sample, so it needs none
+    tar = toys.write_tar(tmp_path / "a.tar", content)
+    assert index([tar], "png", "txt").label is None
+    (span,) = index([tar], "png", "txt", "cls").label
+    with tarfile.open(tar) as opened:
+        member = opened.getmember("a.cls")
+        assert (member.offset_data, member.size) == tuple(span)
+
+
+def test_a_sample_without_its_label_is_named_at_the_door(tmp_path: Path):
+    content = [("a.png", b"1"), ("a.txt", b"A"), ("a.cls", b"7"), ("b.png", b"2"), ("b.txt", b"B")]
+    tar = toys.write_tar(tmp_path / "a.tar", content)
+    with pytest.raises(DataError, match=r"a\.tar:b: data\.label_key asks for a member 'cls', .* has png, txt"):
+        index([tar], "png", "txt", "cls")
+
+
 @pytest.mark.parametrize(
     ("image_key", "caption_key", "message"),
     [

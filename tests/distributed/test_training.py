@@ -24,7 +24,7 @@ MODEL = [
     "data.caption_key=json.captions",
     "data.random_crop=[0.5, 1.0]",
     "data.augment={name: scribble}",
-    "losses.contrastive={name: infonce, positives: caption}",
+    "losses.contrastive={name: infonce, duplicates_by: caption}",
 ]
 
 

@@ -1,9 +1,11 @@
 import math
 
+import pytest
 import torch
 
 from contrastive.config import ModelConfig
-from contrastive.models.contrastive_model import DualEncoder
+from contrastive.models.build import build
+from contrastive.models.contrastive_model import ContrastiveModel, DualEncoder
 
 CONFIG = ModelConfig(
     image={"name": "timm", "model": "test_convnext"},
@@ -26,6 +28,43 @@ def test_features_are_unit_vectors_in_one_space():
         assert found[name].shape == (2, 12)
         torch.testing.assert_close(found[name].norm(dim=-1), torch.ones(2))
     assert set(found) == {"image_features", "text_features", "logit_scale"}
+
+
+def test_what_is_not_given_is_not_encoded():
+    dual = model()
+    assert set(dual(torch.randn(2, 3, 32, 32), None)) == {"image_features", "logit_scale"}
+    assert set(dual(None, TEXT)) == {"text_features", "logit_scale"}
+
+
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_towers_and_logits_share_out_all_parameters_of_an_open_clip_model(custom_text: bool):
+    cfg = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
+        "text_cfg": {"context_length": 12, "width": 32, "heads": 2, "layers": 1},
+        "custom_text": custom_text,
+    }
+    assert_shared_out(build(ModelConfig(model_cfg=cfg, init_logit_bias=-1.0)).model)
+
+
+def test_towers_and_logits_share_out_all_parameters_of_two_encoders():
+    assert_shared_out(model())
+
+
+def assert_shared_out(built: ContrastiveModel) -> None:
+    """Each tower has exactly the parameters that its features depend on."""
+    towers = {name: {id(p) for p in own} for name, own in built.towers().items()}
+    logits = {id(p) for p in built.logit_parameters().values()}
+    everything = [id(p) for p in built.parameters()]
+    assert sorted([*towers["image"], *towers["text"], *logits]) == sorted(everything)
+    size = 32 if isinstance(built, DualEncoder) else 16
+    encoded = {"image": built.encode_image(torch.randn(2, 3, size, size)), "text": built.encode_text(TEXT)}
+    for name, features in encoded.items():
+        built.zero_grad(set_to_none=True)
+        features.square().sum().backward()
+        reached = {id(p) for p in built.parameters() if p.grad is not None}
+        assert reached
+        assert reached <= towers[name]
 
 
 def test_logit_scale_is_the_log_of_one_over_the_temperature_and_has_a_dimension():

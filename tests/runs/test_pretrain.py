@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from contrastive import cli
 from contrastive.errors import UserError
 from contrastive.models.checkpoint import load
 from contrastive.runs.pretrain import prepare, pretrain
@@ -65,10 +66,68 @@ def test_gradient_checkpointing_needs_a_model_that_has_it(shards: Path, tmp_path
         run([*toys.overrides(shards, tmp_path / "c"), *ours, "train.gradient_checkpointing=true"])
 
 
+def test_a_cached_run_has_the_curve_of_the_plain_one_and_says_how_it_steps(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    curves = []
+    for name, settings in (("plain", []), ("cached", ["train.micro_batch_size=3", "train.text_micro_batch_size=4"])):
+        with caplog.at_level("INFO", logger="contrastive"):
+            arguments = toys.overrides(shards, tmp_path / name, *settings)
+            assert cli.pretrain([str(tmp_path / "empty.yaml"), *arguments]) == 0
+        curves.append(records(tmp_path / name))
+    plain, cached = curves
+    for one, other in zip(plain, cached, strict=True):
+        for figure in ("loss", "grad_norm", "grad_norm/image", "grad_norm/text", "logit_scale"):
+            assert other[figure] == pytest.approx(one[figure], rel=1e-4), figure
+        assert other["replay_drift/image"] == other["replay_drift/text"] == 0
+    said = "cached, 3 image micro-batches of 3 (the last of 2) and 2 text micro-batches of 4 per process"
+    assert "step: plain, 8 samples per process at once" in caplog.messages
+    assert f"step: {said}" in caplog.messages
+    assert json.loads((tmp_path / "cached" / "environment.json").read_text())["step"] == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["train.micro_batch_size=9"],
+            "train.micro_batch_size: 9 is more than the 8 samples of a process "
+            "(data.global_batch_size 8 over 1 process); take at most 8",
+        ),
+        (
+            ["train.micro_batch_size=4", f"losses={{mine: {{name: '{__name__}:Whole'}}}}"],
+            f"losses.mine: {__name__}:Whole does not say that its batch may be split (splits_batch = True); "
+            "say so, or unset train.micro_batch_size",
+        ),
+    ],
+)
+def test_a_step_that_cannot_be_planned_is_refused_at_the_door(
+    shards: Path, tmp_path: Path, settings: list[str], message: str
+):
+    with pytest.raises(UserError) as caught:
+        prepare([], toys.overrides(shards, tmp_path / "run", *settings))
+    assert str(caught.value) == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_needs_its_batch_whole_trains_plainly(shards: Path, tmp_path: Path):
+    settings = ["train.micro_batch_size=8", f"losses={{mine: {{name: '{__name__}:Whole'}}}}"]
+    assert len(records(run(toys.overrides(shards, tmp_path / "run", *settings)))) == 6
+
+
+class Whole(torch.nn.Module):
+    """A loss that does not say that its batch may be split."""
+
+    def forward(self, features: dict, batch: dict) -> dict[str, torch.Tensor]:
+        return {"loss": (features["image_features"] - features["text_features"]).square().mean()}
+
+
 @pytest.mark.slow
-def test_a_compiled_model_trains_as_an_eager_one(shards: Path, tmp_path: Path):
+@pytest.mark.parametrize("settings", [[], ["train.micro_batch_size=4"]])
+def test_a_compiled_model_trains_as_an_eager_one(shards: Path, tmp_path: Path, settings: list[str]):
     eager = records(run(toys.overrides(shards, tmp_path / "eager")))
-    compiled_run = run([*toys.overrides(shards, tmp_path / "compiled"), "train.compile=true"])
+    compiled_run = run([*toys.overrides(shards, tmp_path / "compiled"), *settings, "train.compile=true"])
     compiled = records(compiled_run)
     assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in eager], rel=1e-4)
     assert load(compiled_run).model.state_dict().keys() == load(tmp_path / "eager").model.state_dict().keys()

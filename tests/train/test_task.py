@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 from contrastive.config import load
 from contrastive.errors import ConfigError
 from contrastive.models.build import build
-from contrastive.train.task import ContrastiveTask, check
+from contrastive.train.task import ContrastiveTask, attention_kernel, check, check_splits
 from tests import toys
 
 
@@ -36,10 +38,30 @@ def task(*overrides: str) -> ContrastiveTask:
     return ContrastiveTask(built.model, built.preprocess, config)
 
 
+class Selfish(nn.Module):
+    """A loss that reads neither temperature nor bias."""
+
+    def forward(self, features: dict, batch: dict) -> dict[str, torch.Tensor]:
+        return {"loss": (features["image_features"] - features["text_features"]).square().sum(-1).mean()}
+
+
+class Demanding(nn.Module):
+    """A loss that reads what its option says."""
+
+    def __init__(self, reads: str = "image_id") -> None:
+        super().__init__()
+
+    @staticmethod
+    def needs(options: dict) -> set[str]:
+        return {options.get("reads", "image_id")}
+
+
 BATCH = {
     "image": torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8),
     "text": torch.randint(1, 400, (4, 12)),
     "seed": torch.arange(4),
+    "caption_id": torch.arange(4),
+    "image_id": torch.arange(4),
 }
 
 
@@ -49,7 +71,8 @@ def test_terms_are_weighted_and_named_after_their_loss():
     assert terms["other/loss"].item() == pytest.approx(2.0, rel=1e-5)  # unit vectors
     assert terms["other/ids"].item() == pytest.approx(BATCH["text"].float().mean().item())
     assert terms["loss"].item() == pytest.approx(0.5 * terms["pairs/loss"].item() + 3 * 2.0, rel=1e-5)
-    assert set(terms) == {"loss", "pairs/loss", "pairs/accuracy", "other/loss", "other/ids"}
+    assert {"loss", "pairs/loss", "pairs/accuracy", "other/loss", "other/ids"} <= set(terms)
+    assert {name.partition("/")[0] for name in terms} == {"loss", "pairs", "other"}
 
 
 def test_a_losss_own_head_is_trained():
@@ -59,7 +82,86 @@ def test_a_losss_own_head_is_trained():
 
 
 def test_one_infonce_is_the_default():
-    assert set(task()(BATCH)) == {"loss", "contrastive/loss", "contrastive/accuracy"}
+    assert {"loss", "contrastive/loss", "contrastive/accuracy"} <= set(task()(BATCH))
+
+
+@pytest.mark.parametrize("held", [("image", "seed"), ("text",)])
+def test_the_features_of_one_tower_are_those_of_the_whole_batch(held: tuple[str, ...]):
+    module = task()
+    (found,) = module({name: BATCH[name] for name in held}, "features").items()
+    whole = module.model(module.pixels(BATCH), BATCH["text"])
+    assert found[0] == f"{held[0]}_features"
+    torch.testing.assert_close(found[1], whole[found[0]])
+
+
+def test_a_temperature_that_no_loss_reads_has_a_gradient_of_zero():
+    module = task(f"losses={{other: {{name: '{__name__}:Selfish'}}}}", "model.init_logit_bias=-2")
+    module(BATCH)["loss"].backward()
+    assert module.model.logit_scale.grad.item() == 0
+    assert module.model.logit_bias.grad.item() == 0
+
+
+def test_attention_runs_in_the_same_kernel_with_and_without_gradients():
+    for is_training in (True, False):
+        with torch.autocast("cpu", torch.bfloat16):
+            kinds = [type(attention_kernel(torch.device("cpu"), is_training))]
+            with torch.no_grad():
+                kinds.append(type(attention_kernel(torch.device("cpu"), is_training)))
+        assert kinds[0] is kinds[1]
+        assert (kinds[0] is nullcontext) is not is_training
+
+
+DEMANDING = f"losses={{mine: {{name: '{__name__}:Demanding', reads: %s}}}}"
+
+
+@pytest.mark.parametrize(
+    ("needed", "overrides", "message"),
+    [
+        ("label_id", [], "reads labels, which need data.label_key (cls, or json.FIELD of the samples); set it"),
+        (
+            "logit_bias",
+            ["model.image={name: cnn}", "model.text={name: lstm}"],
+            "reads a logit bias, and the model has none; set model.init_logit_bias (SigLIP: -10)",
+        ),
+        ("teacher_text_features", [], "reads teacher_text_features, and no run has a teacher; take another loss"),
+    ],
+)
+def test_a_loss_that_reads_what_the_run_does_not_have_is_refused(needed: str, overrides: list[str], message: str):
+    with pytest.raises(ConfigError) as caught:
+        check(load([], [*overrides, DEMANDING % needed]))
+    assert str(caught.value) == f"losses.mine: {__name__}:Demanding {message}"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [DEMANDING % "image_id"],
+        [DEMANDING % "caption_id"],
+        [DEMANDING % "label_id", "data.label_key=cls"],
+        [DEMANDING % "logit_bias", *toys.TINY_MODEL],  # an open_clip model may bring its own
+        [DEMANDING % "logit_bias", "model.image={name: cnn}", "model.text={name: lstm}", "model.init_logit_bias=-10"],
+        ["losses={mine: {name: infonce}}"],
+    ],
+)
+def test_a_loss_that_reads_what_the_run_has_is_accepted(overrides: list[str]):
+    check(load([], overrides))
+
+
+def test_an_open_clip_model_without_a_bias_is_refused_when_it_is_built():
+    with pytest.raises(ConfigError, match=r"losses\.mine: .* reads a logit bias, .*; set model.init_logit_bias"):
+        task(DEMANDING % "logit_bias")
+    assert task(DEMANDING % "logit_bias", "model.init_logit_bias=-10").model.logit_bias.item() == -10
+
+
+@pytest.mark.parametrize("option", ["micro_batch_size", "text_micro_batch_size"])
+def test_a_loss_that_does_not_say_that_its_batch_may_be_split_is_refused(option: str):
+    with pytest.raises(ConfigError) as caught:
+        check_splits(load([], [f"train.{option}=2", DEMANDING % "image_id"]))
+    assert str(caught.value) == (
+        f"losses.mine: {__name__}:Demanding does not say that its batch may be split (splits_batch = True); "
+        f"say so, or unset train.{option}"
+    )
+    check_splits(load([], [f"train.{option}=2"]))
 
 
 def test_pixels_are_scaled_augmented_by_seed_and_normalised_in_this_order():
@@ -71,7 +173,7 @@ def test_pixels_are_scaled_augmented_by_seed_and_normalised_in_this_order():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of infonce"),
+        ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of "),
         ("losses={a: infonce}", "losses.a: 'infonce' must be a mapping like {name: infonce, weight: 1.0}"),
         ("losses={a: {name: infonce, weight: high}}", "losses.a.weight: 'high' is not float"),
         ("losses={a: {name: infonce, weight: 0}}", "losses.a.weight: 0 must be more than 0"),

@@ -70,9 +70,9 @@ def photo_shards(folder: Path) -> tuple[str, ...]:
     return tuple(str(path) for path in sorted(folder.glob("*.tar")))
 
 
-def peer_environment(folder: Path, console: Console) -> Path:
+def peer_environment(folder: Path, console: Console, packages: Sequence[str] = PEER_PACKAGES) -> Path:
     """Return the folder of the peer's packages; made when it is missing or was made for other packages."""
-    wanted = "\n".join((*PEER_PACKAGES, platform.python_version(), "")).encode()
+    wanted = "\n".join((*packages, platform.python_version(), "")).encode()
     mark = folder / "packages.txt"
     if mark.is_file() and mark.read_bytes() == wanted:
         return folder
@@ -81,7 +81,7 @@ def peer_environment(folder: Path, console: Console) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
         made = Path(unfinished) / "packages"
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        _call([*install, "--target", str(made), *PEER_PACKAGES], "the peer's environment")
+        _call([*install, "--target", str(made), *packages], "the peer's environment")
         (made / mark.name).write_bytes(wanted)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)

@@ -55,6 +55,11 @@ class ModelConfig:
     init_logit_bias: float | None = option(
         None, "start of a learned bias on the logits, as in SigLIP (-10); unset: the model's own"
     )
+    teacher: dict[str, Any] = option(
+        {},
+        "frozen model to learn from: {checkpoint: RUN or checkpoint folder} or {name: open_clip name, hf-hub:… or "
+        "local-dir:…, pretrained: tag or file}",
+    )
 
 
 @dataclass(frozen=True)

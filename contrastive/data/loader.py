@@ -36,13 +36,28 @@ class Plan:
 
 
 class RankBatches(Dataset[Batch]):
-    """Item `step` is this rank's batch of global step `step`: a pure function, so workers may share the steps."""
+    """Item `step` is this rank's batch of global step `step`: a pure function, so workers may share the steps.
+
+    A teacher whose ids, or whose way with padding, are not the student's has captions of its own: `teacher_text`.
+    """
 
     def __init__(
-        self, reader: Reader, transform: TrainTransform, tokenizer: Tokenizer, plan: Plan, *, cut_text: bool = False
+        self,
+        reader: Reader,
+        transform: TrainTransform,
+        tokenizer: Tokenizer,
+        plan: Plan,
+        *,
+        cut_text: bool = False,
+        teacher_tokenizer: Tokenizer | None = None,
+        cut_teacher_text: bool = False,
     ) -> None:
         self.reader, self.transform, self.tokenizer, self.plan = reader, transform, tokenizer, plan
-        self.cut_text = cut_text
+        self.cut_text, self.cut_teacher_text = cut_text, cut_teacher_text
+        self.teacher_tokenizer = teacher_tokenizer
+        # Two names may stand for the same ids, but only equal specs are sure to.
+        if teacher_tokenizer and (teacher_tokenizer.spec, cut_teacher_text) == (tokenizer.spec, cut_text):
+            self.teacher_tokenizer = None
 
     def __getitem__(self, step: int) -> Batch:
         """Return `image` uint8 [b, 3, H, W], `text` int64 [b, L], and int64 [b]: `seed`, `index` and what is equal.
@@ -50,7 +65,8 @@ class RankBatches(Dataset[Batch]):
         Images are channels last in memory. Equal captions (after tokenizing) share a `caption_id`, images of equal
         bytes an `image_id`, and with `data.label_key` equal labels a `label_id`.
 
-        `seed` is a hash of (run seed, epoch, sample): every random choice about a sample comes from it.
+        `seed` is a hash of (run seed, epoch, sample): every random choice about a sample comes from it. A teacher that
+        does not share `text` has `teacher_text` int64 [b, L_t].
         """
         positions = self.plan.positions(step)
         count = len(self.reader.samples)
@@ -80,6 +96,9 @@ class RankBatches(Dataset[Batch]):
             "seed": torch.from_numpy(seeds.view(np.int64)),
             "index": torch.from_numpy(numbers),
         }
+        if self.teacher_tokenizer is not None:
+            ids = self.teacher_tokenizer(captions)
+            batch["teacher_text"] = cut_padding(ids, self.teacher_tokenizer.pad_id) if self.cut_teacher_text else ids
         if self.reader.samples.label is not None:
             labels = [self.reader.label(number) for number in numbers.tolist()]
             batch["label_id"] = torch.tensor([bytes_hash(label.encode(errors="surrogatepass")) for label in labels])

@@ -26,7 +26,7 @@ from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, bind, convert, s
 
 @dataclass(frozen=True)
 class Built:
-    """A model with what turns images and captions into its inputs. `config` rebuilds it without any hub."""
+    """A model with what turns images and captions into its inputs. `config` rebuilds it without hub or teacher."""
 
     model: ContrastiveModel
     preprocess: Preprocess
@@ -54,9 +54,19 @@ def check(config: ModelConfig) -> None:
         _tokenizer_spec(config)
     elif config.model_cfg:
         _check_model_cfg(config.model_cfg)
-    elif config.name and parse_model_name(config.name)[0] is None and open_clip.get_model_config(config.name) is None:
-        close = suggest(config.name, open_clip.list_models()).split("; known")[0]
-        raise ConfigError(f"model.name: open_clip has no model {config.name!r}{close}")
+    elif config.name:
+        check_name(config.name, "model.name")
+
+
+def check_name(name: str, key: str) -> None:
+    """Refuse, naming `key`, a name without hf-hub: or local-dir: that open_clip does not know.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if parse_model_name(name)[0] is None and open_clip.get_model_config(name) is None:
+        close = suggest(name, open_clip.list_models()).split("; known")[0]
+        raise ConfigError(f"{key}: open_clip has no model {name!r}{close}")
 
 
 def build(config: ModelConfig) -> Built:
@@ -66,6 +76,7 @@ def build(config: ModelConfig) -> Built:
         ConfigError: a part refused its options.
         ModelError: pretrained weights, a hub model or a tokenizer cannot be had.
     """
+    config = dataclasses.replace(config, teacher={})  # the model that is trained does not depend on it
     if config.name:
         return _open_clip_by_name(config)
     if config.model_cfg:
@@ -136,7 +147,8 @@ def _described(schema: str | None, identifier: str) -> dict[str, Any]:
 
 def _open_clip(inner: Any, config: ModelConfig, tokenizer: TokenizerSpec, preprocess: dict[str, Any]) -> Built:
     built_from = dataclasses.replace(config, name=None, pretrained=None)
-    return Built(OpenClipModel(inner), _preprocess(config, preprocess), Tokenizer(tokenizer), built_from)
+    model = OpenClipModel(inner, int(config.model_cfg["embed_dim"]))
+    return Built(model, _preprocess(config, preprocess), Tokenizer(tokenizer), built_from)
 
 
 def _create(config: ModelConfig) -> Any:

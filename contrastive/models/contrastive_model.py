@@ -14,6 +14,7 @@ from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, build
 class ContrastiveModel(nn.Module):
     """What every model here offers. `logit_scale` [1] is in log space; `logit_bias` [1] is None without one."""
 
+    embed_dim: int
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
     reads_padding: bool = True  # False: captions may be cut behind the longest of a batch
@@ -50,6 +51,7 @@ class DualEncoder(ContrastiveModel):
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, context_length: int, pad_id: int) -> None:
         super().__init__()
+        self.embed_dim = config.embed_dim
         self.image = build(IMAGE_ENCODERS, config.image, "model.image", image_size=config.image_size)
         text_given = {"vocab_size": vocab_size, "context_length": context_length, "pad_id": pad_id}
         self.text = build(TEXT_ENCODERS, config.text, "model.text", **text_given)
@@ -76,11 +78,14 @@ class DualEncoder(ContrastiveModel):
 
 
 class OpenClipModel(ContrastiveModel):
-    """A whole open_clip model behind our names; its state dict is open_clip's own, under `inner`."""
+    """A whole open_clip model behind our names; its state dict is open_clip's own, under `inner`.
 
-    def __init__(self, inner: Any) -> None:
+    `embed_dim` is that of its model_cfg: where the inner model keeps it depends on the kinds of its towers.
+    """
+
+    def __init__(self, inner: Any, embed_dim: int) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.embed_dim = inner, embed_dim
         self.reads_padding = not is_causal(self._text_tower)
 
     @property

@@ -22,6 +22,7 @@ from contrastive.eval.result import EvalResult
 from contrastive.modalities.image import TrainTransform
 from contrastive.models import build as models
 from contrastive.models import checkpoint
+from contrastive.models import teacher as teachers
 from contrastive.report import write_report
 from contrastive.runs import machine
 from contrastive.runs.evaluate import open_eval_dataset, write_results
@@ -55,6 +56,7 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     """
     config = load(files, overrides)
     models.check(config.model)
+    teachers.check(config.model)
     task.check(config)
     _check_processes(config)
     if plan_step(config, distributed.world_size()).kind == "cached":
@@ -103,7 +105,8 @@ def pretrain(prepared: Prepared) -> Path:
     accelerator = machine.accelerator(precision)
     torch.manual_seed(config.train.seed)  # the same weights on every rank
     built = models.build(config.model)
-    module = task.ContrastiveTask(built.model, built.preprocess, config)
+    teacher = _teacher(config, accelerator)
+    module = task.ContrastiveTask(built.model, built.preprocess, config, teacher)
     module.to(memory_format=torch.channels_last)  # convolutions run 2 to 3 times as fast
     if config.train.gradient_checkpointing:
         models.enable_gradient_checkpointing(built.model)
@@ -113,14 +116,14 @@ def pretrain(prepared: Prepared) -> Path:
     if config.train.compile:
         built.model.compile()
 
-    run = _Run(prepared, built, accelerator)
+    run = _Run(prepared, built, teacher, accelerator)
     run.open(precision)
     train(
         config,
         accelerator,
         trained,
         optimizer,
-        _stream(prepared, built, accelerator),
+        _stream(prepared, built, teacher, accelerator),
         samples=len(prepared.samples),
         tracker=run.tracker,
         save=run.save,
@@ -131,7 +134,13 @@ def pretrain(prepared: Prepared) -> Path:
     return prepared.directory
 
 
-def _stream(prepared: Prepared, built: models.Built, accelerator: Accelerator) -> Any:
+def _teacher(config: Config, accelerator: Accelerator) -> teachers.Teacher | None:
+    """Return the teacher on its device: Accelerate is not told of it, so that it wraps and sends nothing of it."""
+    found = teachers.load(config.model)
+    return None if found is None else found.to(accelerator.device).to(memory_format=torch.channels_last)
+
+
+def _stream(prepared: Prepared, built: models.Built, teacher: teachers.Teacher | None, accelerator: Accelerator) -> Any:
     config = prepared.config
     plan = Plan(config.data.global_batch_size, config.train.seed, accelerator.process_index, accelerator.num_processes)
     crop = config.data.random_crop
@@ -142,6 +151,8 @@ def _stream(prepared: Prepared, built: models.Built, accelerator: Accelerator) -
         built.tokenizer,
         plan,
         cut_text=not built.model.reads_padding,
+        teacher_tokenizer=None if teacher is None else teacher.tokenizer,
+        cut_teacher_text=teacher is not None and not teacher.model.reads_padding,
     )
     return batches(dataset, 0, total_steps(config), config.data.workers, accelerator.device.type == "cuda")
 
@@ -149,8 +160,10 @@ def _stream(prepared: Prepared, built: models.Built, accelerator: Accelerator) -
 class _Run:
     """What happens around the steps: the run directory's files, checkpoints and evaluations."""
 
-    def __init__(self, prepared: Prepared, built: models.Built, accelerator: Accelerator) -> None:
-        self.prepared, self.built, self.accelerator = prepared, built, accelerator
+    def __init__(
+        self, prepared: Prepared, built: models.Built, teacher: teachers.Teacher | None, accelerator: Accelerator
+    ) -> None:
+        self.prepared, self.built, self.teacher, self.accelerator = prepared, built, teacher, accelerator
         self.config, self.directory = prepared.config, prepared.directory
         self.tracker: Tracker | None = None
 
@@ -159,6 +172,9 @@ class _Run:
         if self.accelerator.is_main_process:
             facts = environment(self.accelerator.num_processes, self.accelerator.device.type, precision)
             facts["parameters"] = sum(p.numel() for p in self.built.model.parameters())
+            if self.teacher is not None:
+                size = sum(p.numel() for p in self.teacher.parameters())
+                facts["teacher"] = f"{self.teacher.source}, {size / 1e6:.1f} M parameters"
             facts["samples"] = len(self.prepared.samples)
             facts["step"] = str(plan_step(self.config, self.accelerator.num_processes))
             state.create(self.directory, self.config, facts)
@@ -209,7 +225,7 @@ class _Run:
 
 
 def introduce(prepared: Prepared, facts: dict[str, Any]) -> None:
-    """Log what is about to run: launch, batch, how a step is computed, data, length and size."""
+    """Log what is about to run: launch, batch, how a step is computed, teacher, data, length and size."""
     config, samples = prepared.config, len(prepared.samples)
     size, steps = config.data.global_batch_size, total_steps(config)
     log.info(
@@ -218,6 +234,8 @@ def introduce(prepared: Prepared, facts: dict[str, Any]) -> None:
         *(size, size // facts["world_size"]),
     )
     log.info("step: %s", facts["step"])
+    if "teacher" in facts:
+        log.info("teacher: %s", facts["teacher"])
     log.info(
         "%s samples in %d shards (%d unusable)  %d steps = %.1f epochs  %.1f M parameters  run %s",
         *(f"{samples:,}", len(prepared.samples.shards), prepared.samples.unusable),

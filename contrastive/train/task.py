@@ -1,8 +1,8 @@
 """Model and losses as one module, so that DDP, FSDP and compile see one forward."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,48 @@ from contrastive.modalities.image import Preprocess
 from contrastive.models.contrastive_model import ContrastiveModel
 from contrastive.registry import AUGMENTATIONS, LOSSES, bind, build, convert
 
+# What a constructor of a loss may ask for, while neither model nor teacher is there to say it.
+PLACEHOLDERS = {"embed_dim": 1, "teacher_embed_dim": 1}
+
+
+class Teacher(Protocol):
+    """What a task asks of `contrastive.models.teacher`."""
+
+    embed_dim: int
+
+    def features(self, images: Iterable[Tensor], texts: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Return the features of a batch whose images, in 0..1, and token ids come in pieces."""
+
 
 class ContrastiveTask(nn.Module):
     """A batch as the loader gives it to named scalar terms; `loss` is what is trained on.
+
+    A teacher is no part of the module: nothing of it is trained, saved, clipped, sharded or sent between ranks, and
+    whoever moves the module to a device moves the teacher too.
 
     Raises:
         ConfigError: a loss reads a logit bias and the model has none.
     """
 
-    def __init__(self, model: ContrastiveModel, preprocess: Preprocess, config: Config) -> None:
+    teacher: Teacher | None
+
+    def __init__(
+        self, model: ContrastiveModel, preprocess: Preprocess, config: Config, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
         self.model, self.preprocess = model, preprocess
+        object.__setattr__(self, "teacher", teacher)  # past nn.Module, which would register it
+        image, text = config.train.micro_batch_size, config.train.text_micro_batch_size
+        self.pieces = {"image": image, "text": image if text is None else text}
         specs = loss_specs(config)
         for key, spec in specs.items():
             if model.logit_bias is None and "logit_bias" in _needs(spec, key):
                 raise ConfigError(_without_bias(spec, key))
         self.weights = {key: float(spec.get("weight", 1.0)) for key, spec in specs.items()}
-        self.losses = nn.ModuleDict({key: build(LOSSES, _bare(spec), f"losses.{key}") for key, spec in specs.items()})
+        given = {"embed_dim": model.embed_dim} | ({} if teacher is None else {"teacher_embed_dim": teacher.embed_dim})
+        self.losses = nn.ModuleDict(
+            {key: build(LOSSES, _bare(spec), f"losses.{key}", **given) for key, spec in specs.items()}
+        )
         self.augment: nn.Module = nn.Identity()
         if config.data.augment:
             self.augment = build(AUGMENTATIONS, config.data.augment, "data.augment")
@@ -42,18 +67,26 @@ class ContrastiveTask(nn.Module):
         The batch has image uint8 [b, 3, H, W], text int64 [b, L], and what the augmentation and the losses read.
         """
         device = next(iter(batch.values())).device
+        view = self.augmented(batch) if "image" in batch else None
+        # Before the model, whose graph takes memory.
+        taught = self.taught(batch, view) if result == "terms" else {}
         with attention_kernel(device, self.training):
-            image = self.pixels(batch) if "image" in batch else None
+            image = None if view is None else self.preprocess.normalise(view)
             features: dict[str, Tensor] = self.model(image, batch.get("text"))
         if result == "features":
             return {name: value for name, value in features.items() if name.endswith("_features")}
-        terms = self.score(features, batch)
+        terms = self.score({**features, **taught}, batch)
         # DDP waits for every parameter's gradient, also where no loss reads a temperature or bias.
         unread = sum(parameter.sum() for parameter in self.model.logit_parameters().values())
         return {**terms, "loss": terms["loss"] + 0 * unread}
 
     def score(self, features: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return `loss`, the weighted sum of all losses, and every loss's terms as `NAME/term`."""
+        """Return `loss`, the weighted sum of all losses, and every loss's terms as `NAME/term`.
+
+        `features` are those of the whole batch; the teacher's are added where they are not among them.
+        """
+        if "teacher_logit_scale" not in features:
+            features = {**features, **self.taught(batch)}
         terms: dict[str, Tensor] = {}
         total: Tensor | float = 0.0
         for key, loss in self.losses.items():
@@ -62,12 +95,28 @@ class ContrastiveTask(nn.Module):
             terms.update({f"{key}/{name}": value for name, value in own.items()})
         return {"loss": total, **terms}  # type: ignore[dict-item]  # a sum over at least one loss is a tensor
 
-    def pixels(self, batch: Batch) -> Tensor:
-        """Return the model's input, float32 [b, 3, H, W]: scaled to 0..1, augmented by each row's seed, normalised."""
+    @torch.no_grad()
+    def taught(self, batch: Batch, view: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the teacher's features of a batch, nothing without a teacher; `view` is the batch's, if it is known.
+
+        They are computed in pieces of the micro-batches' sizes.
+        """
+        if self.teacher is None:
+            return {}
+        text = batch["teacher_text"] if "teacher_text" in batch else batch["text"]
+        views = self._views(batch) if view is None else [view]
+        return self.teacher.features(views, text.split(self.pieces["text"] or len(text)))
+
+    def _views(self, batch: Batch) -> Iterator[Tensor]:
+        held = [name for name in ("image", "seed") if name in batch]
+        size = self.pieces["image"] or len(batch["image"])
+        for parts in zip(*(batch[name].split(size) for name in held), strict=True):
+            yield self.augmented(dict(zip(held, parts, strict=True)))
+
+    def augmented(self, batch: Batch) -> Tensor:
+        """Return what model and teacher see of the images, float32 [b, 3, H, W] in 0..1, changed by each row's seed."""
         image = batch["image"].float() / 255
-        if not isinstance(self.augment, nn.Identity):
-            image = self.augment(image, batch["seed"])
-        return self.preprocess.normalise(image)
+        return image if isinstance(self.augment, nn.Identity) else self.augment(image, batch["seed"])
 
 
 def attention_kernel(device: torch.device, is_training: bool) -> AbstractContextManager[None]:
@@ -98,6 +147,8 @@ def check(config: Config) -> None:
         if convert(spec.get("weight", 1.0), float, f"losses.{key}.weight") <= 0:
             raise ConfigError(f"losses.{key}.weight: {spec['weight']} must be more than 0; leave the loss out instead")
         _check_needs(spec, key, config)
+    if config.model.teacher and not any(_of_teacher(_needs(spec, key)) for key, spec in loss_specs(config).items()):
+        raise ConfigError("model.teacher: no loss learns from it; add {name: distillation}")
     if config.data.augment:
         bind(AUGMENTATIONS, config.data.augment, "data.augment")
 
@@ -110,7 +161,7 @@ def check_splits(config: Config) -> None:
     """
     option = "micro_batch_size" if config.train.micro_batch_size is not None else "text_micro_batch_size"
     for key, spec in loss_specs(config).items():
-        part, _ = bind(LOSSES, _bare(spec), f"losses.{key}")
+        part, _ = bind(LOSSES, _bare(spec), f"losses.{key}", **PLACEHOLDERS)
         if not getattr(part, "splits_batch", False):
             rule = "does not say that its batch may be split (splits_batch = True)"
             raise ConfigError(f"losses.{key}: {spec['name']} {rule}; say so, or unset train.{option}")
@@ -118,9 +169,13 @@ def check_splits(config: Config) -> None:
 
 def _needs(spec: dict[str, Any], key: str) -> set[str]:
     """Return what a loss says that it reads beyond features, logit_scale and the ids that every batch has."""
-    part, options = bind(LOSSES, _bare(spec), f"losses.{key}")
+    part, options = bind(LOSSES, _bare(spec), f"losses.{key}", **PLACEHOLDERS)
     said = getattr(part, "needs", None)
-    return set() if said is None else set(said(options))
+    return set() if said is None else set(said({name: value for name, value in options.items() if name in spec}))
+
+
+def _of_teacher(needs: set[str]) -> list[str]:
+    return sorted(need for need in needs if need.startswith("teacher_"))
 
 
 def _check_needs(spec: dict[str, Any], key: str, config: Config) -> None:
@@ -130,9 +185,8 @@ def _check_needs(spec: dict[str, Any], key: str, config: Config) -> None:
         raise ConfigError(f"losses.{key}: {spec['name']} {rule}; set it")
     if "logit_bias" in needs and (model.image or model.text) and model.init_logit_bias is None:
         raise ConfigError(_without_bias(spec, key))  # an open_clip model may bring its own: see ContrastiveTask
-    if teachers := sorted(need for need in needs if need.startswith("teacher_")):
-        rule = f"reads {teachers[0]}, and no run has a teacher"
-        raise ConfigError(f"losses.{key}: {spec['name']} {rule}; take another loss")
+    if not model.teacher and (teachers := _of_teacher(needs)):
+        raise ConfigError(f"losses.{key}: {spec['name']} reads {teachers[0]}; set model.teacher")
 
 
 def _without_bias(spec: dict[str, Any], key: str) -> str:

@@ -72,10 +72,12 @@ def test_runs_to_be_compared_differ_in_nothing_but_what_duplicates_are():
 
 def test_quick_is_one_seed_of_two_treatments():
     assert len(duplicates.jobs_of(options("--quick"))) == 2
-    assert len(duplicates.jobs_of(options())) == 18
+    assert len(duplicates.jobs_of(options())) == 27
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--jobs", "x"], ["--characters", "10"]])
+@pytest.mark.parametrize(
+    "arguments", [["--steps", "0"], ["--jobs", "x"], ["--characters", "10", "--batch-size", "256"]]
+)
 def test_wrong_arguments_end_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:
         options(*arguments)
@@ -100,7 +102,7 @@ def test_the_table_and_the_record_hold_every_run():
     assert "0.678" in text
     record = json.loads(json.dumps(duplicates.record(found, full)))
     assert len(record["runs"]) == 6
-    assert record["settings"]["steps"] == 120
+    assert record["settings"]["steps"] == 80
 
 
 def test_a_run_that_fails_is_reported_with_its_last_lines(tmp_path: Path):

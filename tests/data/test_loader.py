@@ -13,6 +13,7 @@ from contrastive.errors import DataError
 from contrastive.modalities.image import Preprocess, TrainTransform
 from contrastive.modalities.text import Tokenizer, TokenizerSpec
 from tests import toys
+from tests.modalities.test_text import word_level
 
 CROP = (0.5, 1.0)
 
@@ -133,6 +134,39 @@ def test_a_caption_has_one_id_however_its_batch_is_cut(tmp_path: Path):
     assert found[0] == found[2]
     assert found[0][0] != found[1][0]
     assert found[0][1] < found[1][1]
+
+
+def taught(folder: Path, tokenizer: Tokenizer, *, cut: bool = False, cut_student: bool = False) -> RankBatches:
+    plain = dataset(folder, Plan(8, 0, 0, 1))
+    options = {"cut_text": cut_student, "teacher_tokenizer": tokenizer, "cut_teacher_text": cut}
+    return RankBatches(plain.reader, plain.transform, plain.tokenizer, plain.plan, **options)
+
+
+def test_a_teacher_has_the_same_captions_in_its_own_ids(shards: Path, tmp_path: Path):
+    own = Tokenizer(TokenizerSpec(str(word_level(tmp_path / "words")), 5))
+    batch, plain = taught(shards, own)[0], dataset(shards, Plan(8, 0, 0, 1))
+    draws = {int(n): i for i, n in enumerate(batch["index"])}
+    assert batch["teacher_text"].shape == (8, 5)
+    assert torch.equal(batch["text"], plain[0]["text"])
+    for number, row in draws.items():
+        drawn = [f"{toys.caption(number)} seen {way}" for way in ("here", "there", "nowhere")]
+        text = next(text for text in drawn if torch.equal(plain.tokenizer([text])[0], batch["text"][row]))
+        assert torch.equal(batch["teacher_text"][row], own([text])[0])
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_teacher_of_the_same_ids_and_way_with_padding_shares_the_students(shards: Path, cut: bool):
+    batch = taught(shards, Tokenizer(TokenizerSpec(None, 12)), cut=cut, cut_student=cut)[0]
+    assert "teacher_text" not in batch
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_teacher_that_treats_padding_otherwise_has_rows_of_its_own(tmp_path: Path, cut: bool):
+    batch = taught(alike(tmp_path), Tokenizer(TokenizerSpec(None, 12)), cut=cut, cut_student=not cut)[0]
+    shorter, longer = ("teacher_text", "text") if cut else ("text", "teacher_text")
+    assert (batch[shorter].shape, batch[longer].shape) == ((8, 8), (8, 12))
+    assert torch.equal(batch[longer][:, :8], batch[shorter])
+    assert not batch[longer][:, 8:].any()
 
 
 @pytest.mark.parametrize("label_key", ["cls", "json.shows"])

@@ -165,7 +165,9 @@ def reference(name: str, world_size: int) -> dict[str, Any]:
         torch.manual_seed(100 + rank)
         mine = share_of(whole, rank, world_size)
         for image in mine["image"].split(plan.image):
-            parts["image_features"].append(task.model.encode_image(task.pixels({"image": image})))
+            parts["image_features"].append(
+                task.model.encode_image(task.preprocess.normalise(task.augmented({"image": image})))
+            )
         for text in mine["text"].split(plan.text):
             parts["text_features"].append(task.model.encode_text(text))
         random.append(torch.get_rng_state().numpy())

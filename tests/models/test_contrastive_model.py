@@ -36,6 +36,27 @@ def test_what_is_not_given_is_not_encoded():
     assert set(dual(None, TEXT)) == {"text_features", "logit_scale"}
 
 
+CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
+    "text_cfg": {"context_length": 3, "width": 32, "heads": 2, "layers": 1},
+}
+TIMM = {"image_size": 16, "timm_model_name": "test_vit", "timm_proj": "linear", "timm_pool": ""}
+COCA = {
+    "vision_cfg": {**CLIP["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+    "text_cfg": {**CLIP["text_cfg"], "embed_cls": True, "output_tokens": True},
+    "multimodal_cfg": {"context_length": 3, "width": 24, "heads": 2, "layers": 1},
+}
+
+
+@pytest.mark.parametrize("more", [None, {}, {"custom_text": True}, {"vision_cfg": TIMM}, COCA])
+def test_embed_dim_is_the_size_of_the_features(more: dict | None):
+    built = build(CONFIG if more is None else ModelConfig(model_cfg={**CLIP, **more}))
+    built.model.eval()
+    found = built.model(torch.zeros(1, 3, *2 * [built.preprocess.size]), built.tokenizer(["a cat"]))
+    assert found["image_features"].shape == found["text_features"].shape == (1, built.model.embed_dim)
+
+
 @pytest.mark.parametrize("custom_text", [False, True])
 def test_towers_and_logits_share_out_all_parameters_of_an_open_clip_model(custom_text: bool):
     cfg = {

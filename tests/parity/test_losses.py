@@ -59,3 +59,22 @@ def test_on_two_processes_the_gradients_are_those_of_open_clips_exact_flags(kind
     for name in {"logit_scale", "logit_bias"} & set(answers[0][0]):  # each rank's part differs, the mean counts
         mean = [sum(torch.tensor(answer[side][name]) for answer in answers) / 2 for side in (0, 1)]
         assert (mean[0] - mean[1]).norm() <= 1e-5 * mean[1].norm(), name
+
+
+def by_flags(local_loss: bool, gather_with_grad: bool) -> tuple[list[list[float]], list[list[float]]]:
+    rank, world_size = distributed.rank(), distributed.world_size()
+    own, other = pair("infonce", 16, seed=rank)
+    flags = {"local_loss": local_loss, "gather_with_grad": gather_with_grad}
+    expected = gradients(theirs("infonce", other, rank=rank, world_size=world_size, **flags), other)
+    found = gradients(ours("infonce", own), own)
+    return found["image_features"].tolist(), expected["image_features"].tolist()
+
+
+@pytest.mark.parametrize(("local_loss", "least", "most"), [(False, 0.5, 0.5), (True, 0.3, 0.7)])
+def test_open_clips_other_flags_give_another_gradient_than_the_whole_batch(local_loss: bool, least: float, most: float):
+    """What docs/losses.md says of them: 1/W of it by default, another direction with `local_loss` alone."""
+    for found, theirs_found in toys.on_ranks(by_flags, 2, local_loss, False):
+        ours_, other = torch.tensor(found).flatten(), torch.tensor(theirs_found).flatten()
+        assert least - 1e-4 <= float(other.norm() / ours_.norm()) <= most + 1e-4
+        cosine = float(torch.nn.functional.cosine_similarity(other, ours_, dim=0))
+        assert cosine < 0.995 if local_loss else cosine > 0.99999

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from contrastive.errors import UserError
 from contrastive.models.checkpoint import load
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
+from tests.models.test_build import local_dir  # noqa: F401  (a fixture)
 from tests.toys import records
 
 
@@ -114,6 +116,89 @@ def test_a_step_that_cannot_be_planned_is_refused_at_the_door(
 def test_a_loss_that_needs_its_batch_whole_trains_plainly(shards: Path, tmp_path: Path):
     settings = ["train.micro_batch_size=8", f"losses={{mine: {{name: '{__name__}:Whole'}}}}"]
     assert len(records(run(toys.overrides(shards, tmp_path / "run", *settings)))) == 6
+
+
+DISTILLATION = "losses={taught: {name: distillation, features: 1.0}, pairs: {name: infonce, weight: 0.1}}"
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """A run of a model with other pixels, other token ids and a larger space than the student's."""
+    toys.write_shards(tmp_path / "taught", 40)
+    other = [
+        "model.model_cfg.embed_dim=24",
+        "model.model_cfg.vision_cfg.image_size=24",
+        "model.model_cfg.text_cfg.context_length=16",
+        "train.total_samples=320",
+        "optim.learning_rate=0.003",
+    ]
+    return run(toys.overrides(tmp_path / "taught", tmp_path / "teacher", *other))
+
+
+def distil(shards: Path, directory: Path, teacher: Path, *more: str) -> list[str]:
+    given = [f"model.teacher={{checkpoint: '{teacher}'}}", DISTILLATION, "optim.learning_rate=0.003"]
+    return toys.overrides(shards, directory, *given, *more)
+
+
+def test_a_run_learns_what_its_teacher_knows(
+    shards: Path, tmp_path: Path, teacher: Path, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO", logger="contrastive"):
+        folder = run(distil(shards, tmp_path / "run", teacher, "train.total_samples=800"))
+    rows = records(folder)
+    for term, share in (("taught/logits", 0.5), ("taught/features", 0.5)):
+        assert rows[-1][term] < share * rows[0][term], term
+    size = sum(p.numel() for p in load(teacher).model.parameters())
+    said = f"{teacher}/checkpoints/step-00000040, {size / 1e6:.1f} M parameters"
+    assert f"teacher: {said}" in caplog.messages
+    facts = json.loads((folder / "environment.json").read_text())
+    assert facts["teacher"] == said
+    student = load(folder).model
+    assert facts["parameters"] == sum(p.numel() for p in student.parameters())
+    assert student.state_dict().keys() == load(teacher).model.state_dict().keys()
+    shutil.rmtree(teacher)
+    assert load(folder).model.embed_dim == 16  # without its teacher
+
+
+def test_a_taught_run_has_one_curve_on_any_layout_plain_and_cached(shards: Path, tmp_path: Path, teacher: Path):
+    micro = ["train.micro_batch_size=3", "train.text_micro_batch_size=4"]
+    curves = [records(run(distil(shards, tmp_path / name, teacher, *more))) for name, more in (("a", []), ("b", micro))]
+    for name, more in (("c", []), ("d", micro)):
+        toys.on_ranks(run, 2, [*distil(shards, tmp_path / name, teacher, *more), "train.world_size=2"])
+        curves.append(records(tmp_path / name))
+    for other in curves[1:]:
+        for one, another in zip(curves[0], other, strict=True):
+            for figure in ("loss", "taught/logits", "taught/features", "grad_norm", "logit_scale"):
+                assert another[figure] == pytest.approx(one[figure], rel=2e-4), figure
+    assert curves[0][-1]["loss"] < curves[0][0]["loss"]
+
+
+def test_a_downloaded_model_teaches_a_run(shards: Path, tmp_path: Path, local_dir: Path):  # noqa: F811
+    given = [f"model.teacher={{name: 'local-dir:{local_dir}'}}", "losses={taught: {name: distillation}}"]
+    rows = records(run(toys.overrides(shards, tmp_path / "run", *given, "optim.learning_rate=0.003")))
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["model.teacher={checkpoint: /nowhere}", DISTILLATION],
+            "model.teacher.checkpoint: /nowhere: does not exist; give a run directory or one of its checkpoints/step-…",
+        ),
+        (
+            ["model.teacher={name: RN50, pretrained: openai}"],
+            "model.teacher: no loss learns from it; add {name: distillation}",
+        ),
+        ([DISTILLATION], "losses.taught: distillation reads teacher_image_features; set model.teacher"),
+    ],
+)
+def test_a_run_whose_teacher_and_losses_do_not_fit_is_refused_at_the_door(
+    shards: Path, tmp_path: Path, settings: list[str], message: str
+):
+    with pytest.raises(UserError) as caught:
+        prepare([], toys.overrides(shards, tmp_path / "run", *settings))
+    assert str(caught.value) == message
 
 
 class Whole(torch.nn.Module):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from contrastive.config import load
+from contrastive.config import ModelConfig, load
 from contrastive.errors import ConfigError
 from contrastive.models.build import build
+from contrastive.models.teacher import Teacher
 from contrastive.train.task import ContrastiveTask, attention_kernel, check, check_splits
 from tests import toys
 
@@ -89,7 +90,7 @@ def test_one_infonce_is_the_default():
 def test_the_features_of_one_tower_are_those_of_the_whole_batch(held: tuple[str, ...]):
     module = task()
     (found,) = module({name: BATCH[name] for name in held}, "features").items()
-    whole = module.model(module.pixels(BATCH), BATCH["text"])
+    whole = module.model(module.preprocess.normalise(module.augmented(BATCH)), BATCH["text"])
     assert found[0] == f"{held[0]}_features"
     torch.testing.assert_close(found[1], whole[found[0]])
 
@@ -123,7 +124,7 @@ DEMANDING = f"losses={{mine: {{name: '{__name__}:Demanding', reads: %s}}}}"
             ["model.image={name: cnn}", "model.text={name: lstm}"],
             "reads a logit bias, and the model has none; set model.init_logit_bias (SigLIP: -10)",
         ),
-        ("teacher_text_features", [], "reads teacher_text_features, and no run has a teacher; take another loss"),
+        ("teacher_text_features", [], "reads teacher_text_features; set model.teacher"),
     ],
 )
 def test_a_loss_that_reads_what_the_run_does_not_have_is_refused(needed: str, overrides: list[str], message: str):
@@ -164,10 +165,121 @@ def test_a_loss_that_does_not_say_that_its_batch_may_be_split_is_refused(option:
     check_splits(load([], [f"train.{option}=2"]))
 
 
-def test_pixels_are_scaled_augmented_by_seed_and_normalised_in_this_order():
+def test_pixels_are_scaled_augmented_by_seed_and_normalised_in_this_order(monkeypatch: pytest.MonkeyPatch):
     module = task(f"data.augment={{name: '{__name__}:Shift'}}", "model.preprocess={mean: [0.5,0.5,0.5], std: [2,2,2]}")
+    seen = []
+    monkeypatch.setattr(module.model, "encode_image", lambda image: seen.append(image) or torch.ones(4, 16))
+    module(BATCH, "features")
     expected = (BATCH["image"].float() / 255 + torch.arange(4.0)[:, None, None, None] - 0.5) / 2
-    torch.testing.assert_close(module.pixels(BATCH), expected)
+    torch.testing.assert_close(seen, [expected])
+
+
+class Learner(nn.Module):
+    """A loss from outside that asks for the sizes of both spaces, and returns what it is given of the teacher."""
+
+    splits_batch = True
+
+    def __init__(self, embed_dim: int, teacher_embed_dim: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.sizes = (embed_dim, teacher_embed_dim)
+
+    @staticmethod
+    def needs(options: dict) -> set[str]:
+        assert set(options) <= {"scale"}  # what the run sets, not what it is given
+        return {"teacher_text_features"}
+
+    def forward(self, features: dict, batch: dict) -> dict[str, torch.Tensor]:
+        self.given = {name: value for name, value in features.items() if name.startswith("teacher_")}
+        return {"loss": features["image_features"].sum() + features["text_features"].sum()}
+
+
+LEARNER = f"losses={{mine: {{name: '{__name__}:Learner', scale: 2.0}}}}"
+
+
+def with_teacher(*overrides: str, cfg: dict | None = None) -> ContrastiveTask:
+    config = load([], [*toys.TINY_MODEL, LEARNER, *overrides])
+    built = build(config.model)
+    other = build(ModelConfig(model_cfg={**config.model.model_cfg, "embed_dim": 24, **(cfg or {})}))
+    return ContrastiveTask(built.model, built.preprocess, config, Teacher(other, "a toy"))
+
+
+def test_a_loss_that_asks_is_given_the_sizes_of_both_spaces():
+    assert with_teacher().losses["mine"].sizes == (16, 24)
+
+
+def test_a_teacher_is_no_part_of_the_module():
+    module, alone = with_teacher(), task()
+    assert module.state_dict().keys() == alone.state_dict().keys()
+    assert [name for name, _ in module.named_parameters()] == [name for name, _ in alone.named_parameters()]
+    assert module.teacher not in set(module.modules())
+    module.train()
+    module(BATCH)["loss"].backward()
+    assert not module.teacher.training
+    assert all(p.grad is None for p in module.teacher.parameters())
+
+
+@pytest.mark.parametrize("sizes", [[], ["train.micro_batch_size=3"], ["train.text_micro_batch_size=1"]])
+@pytest.mark.parametrize("way", ["forward", "score"])
+def test_a_teacher_sees_the_augmented_pixels_and_the_captions(sizes: list[str], way: str):
+    module = with_teacher(f"data.augment={{name: '{__name__}:Shift'}}", *sizes)
+    if way == "forward":
+        module(BATCH)
+    else:
+        module.score(module(BATCH, "features"), BATCH)
+    teacher, found = module.teacher, module.losses["mine"].given
+    pixels = BATCH["image"].float() / 255 + torch.arange(4.0)[:, None, None, None]
+    with torch.no_grad():
+        image = teacher.model.encode_image(teacher.preprocess.normalise(pixels))
+        text = teacher.model.encode_text(BATCH["text"])
+    torch.testing.assert_close(found["teacher_image_features"], image)
+    torch.testing.assert_close(found["teacher_text_features"], text)
+    assert torch.equal(found["teacher_logit_scale"], teacher.model.logit_scale)
+    assert not any(value.requires_grad for value in found.values())
+
+
+def test_a_teacher_reads_captions_of_its_own_where_there_are_some():
+    module, own = with_teacher(), torch.randint(1, 400, (4, 8))
+    module({**BATCH, "teacher_text": own})
+    with torch.no_grad():
+        expected = module.teacher.model.encode_text(own)
+    torch.testing.assert_close(module.losses["mine"].given["teacher_text_features"], expected)
+
+
+@pytest.mark.parametrize("sizes", [[], ["train.micro_batch_size=2"]])
+def test_a_teacher_is_asked_once_a_step(monkeypatch: pytest.MonkeyPatch, sizes: list[str]):
+    module, calls = with_teacher(*sizes), []
+    inner = module.teacher.model.encode_image
+    monkeypatch.setattr(module.teacher.model, "encode_image", lambda image: calls.append(len(image)) or inner(image))
+    module({"image": BATCH["image"], "seed": BATCH["seed"]}, "features")
+    assert calls == []
+    module(BATCH)
+    assert sum(calls) == 4
+
+
+def test_a_teacher_runs_under_autocast_and_hands_out_float32():
+    module = with_teacher()
+    with torch.autocast("cpu", torch.bfloat16):
+        module(BATCH)
+        with torch.no_grad():
+            expected = module.teacher.model.encode_text(BATCH["text"])
+    found = module.losses["mine"].given
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    torch.testing.assert_close(found["teacher_text_features"], expected.float(), rtol=0, atol=0)
+    with torch.no_grad():
+        assert not torch.equal(found["teacher_text_features"], module.teacher.model.encode_text(BATCH["text"]))
+
+
+def test_a_teacher_that_no_loss_reads_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        check(load([], ["model.teacher={checkpoint: runs/large}"]))
+    assert str(caught.value) == "model.teacher: no loss learns from it; add {name: distillation}"
+    check(load([], ["model.teacher={checkpoint: runs/large}", "losses={d: {name: distillation}}"]))
+    check(load([], ["model.teacher={checkpoint: runs/large}", LEARNER]))
+
+
+def test_what_the_run_decides_about_a_loss_is_not_to_be_set():
+    with pytest.raises(ConfigError, match=r"losses\.d\.embed_dim: is decided by the rest of the run"):
+        check(load([], ["model.teacher={checkpoint: a}", "losses={d: {name: distillation, embed_dim: 3}}"]))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tests import toys
 class Doubled(ContrastiveTask):
     """A task whose pixels are float64 where its weights are."""
 
-    def pixels(self, batch: dict[str, Tensor]) -> Tensor:
-        return super().pixels(batch).to(self.model.logit_scale.dtype)
+    def augmented(self, batch: dict[str, Tensor]) -> Tensor:
+        return super().augmented(batch).to(self.model.logit_scale.dtype)
 
 
 def doubled(*overrides: str) -> Doubled:

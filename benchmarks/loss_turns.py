@@ -22,7 +22,7 @@ from loss_report import Row
 from trainers import ROOT, BenchmarkError
 
 SCALES = {"14": SCALE, "100": 100.0}
-HEADROOM = 1.3  # of the memory that a loss is expected to take: other programs grow too
+HEADROOM = 1.1  # of the memory that a loss is expected to take: other programs grow too
 
 
 @dataclass(frozen=True)

@@ -149,13 +149,17 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
 
 
 def _convert_union(value: Any, arguments: tuple[Any, ...], annotation: Any, key: str) -> Any:
+    wanted = list if isinstance(value, (list, tuple)) else Literal
+    closest = None  # what is wrong inside a list, or the words to choose from, says more than the types
     for argument in arguments:
         if argument is type(None) and value is None:
             return None
         try:
             return convert(value, argument, key)
-        except ConfigError:
-            continue
+        except ConfigError as error:
+            closest = error if typing.get_origin(argument) is wanted else closest
+    if closest is not None:
+        raise closest
     raise ConfigError(f"{key}: {value!r} is not {_spell(annotation)}")
 
 

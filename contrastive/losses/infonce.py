@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from contrastive.errors import RunError
 from contrastive.losses.gradients import figures, is_asked, unusable, with_gradients
-from contrastive.losses.repeats import Duplicates, gather_repeats, names_of, needs
+from contrastive.losses.repeats import Duplicates, Ids, gather_repeats, names_of, needs
 from contrastive.losses.softmax import HIGHEST, Sums, SymmetricSoftmax, Targets, solve
 from contrastive.losses.tiles import Pairs
 
@@ -35,7 +35,7 @@ class InfoNCE(nn.Module):
     def __init__(
         self,
         duplicates: Duplicates = "positives",
-        duplicates_by: str | list[str] = "caption",
+        duplicates_by: Ids | list[Ids] = "caption",
         label_smoothing: float = 0.0,
         hard_negatives: float = 0.0,
         tile: tuple[int, int] | None = None,

@@ -12,6 +12,9 @@ from contrastive.errors import ConfigError
 from contrastive.losses.tiles import Tile
 
 Duplicates = Literal["positives", "masked", "negatives"]
+Ids = Literal[
+    "caption", "image", "label"
+]  # what the loader gives every sample; in Python any NAME_id of a batch will do
 
 
 class Repeats:
@@ -72,10 +75,16 @@ def _count(ids: Tensor) -> Tensor:
     return total
 
 
-def names_of(duplicates: Duplicates, duplicates_by: str | list[str]) -> list[str]:
-    """Return which ids are to be read."""
+def names_of(duplicates: Duplicates, duplicates_by: str | Sequence[str]) -> list[str]:
+    """Return which ids are to be read.
+
+    Raises:
+        ValueError: none, though duplicates are not negatives.
+    """
     if duplicates == "negatives":
         return []
+    if not duplicates_by:
+        raise ValueError("duplicates_by: names no ids; give it some, or set duplicates: negatives")
     return [duplicates_by] if isinstance(duplicates_by, str) else list(duplicates_by)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from contrastive.errors import ConfigError, RunError
 from contrastive.losses import repeats as same
 from contrastive.losses.gradients import figures, is_asked, unusable, with_gradients
-from contrastive.losses.repeats import Duplicates, Repeats, gather_repeats, names_of
+from contrastive.losses.repeats import Duplicates, Ids, Repeats, gather_repeats, names_of
 from contrastive.losses.tiles import Pairs, Tile
 
 HIGHEST = 80.0  # float32 holds exp of it
@@ -33,7 +33,7 @@ class Sigmoid(nn.Module):
     def __init__(
         self,
         duplicates: Duplicates = "positives",
-        duplicates_by: str | list[str] = "caption",
+        duplicates_by: Ids | list[Ids] = "caption",
         label_smoothing: float = 0.0,
         tile: tuple[int, int] | None = None,
     ) -> None:

@@ -2,7 +2,7 @@
 
 Both directions come from one exponential a score, e_ij = exp(s_ij - shift): row totals normalise it over texts, column
 totals over images. A score between -57 and 100 is exact in float32; where a total shows that there are others, the
-sweep is done again in float64, which holds the logits of any unit vectors at any scale up to 400.
+sweep is done again in float64, which holds the logits of any unit vectors at any scale up to 350.
 
 Legend: b rows of this rank, B columns of all ranks, c_i the number of positives of sample i, n_i that of its negatives.
 """
@@ -36,7 +36,7 @@ class Targets:
 
 @dataclass
 class Sums:
-    """What the first sweep finds. Columns are this rank's share until `reduce`."""
+    """What the first sweep finds. Columns are this rank's share until `solve` has summed them."""
 
     row: Tensor  # [3, b]: of positives, of negatives (times their hardness), of the hardness of negatives
     column: Tensor  # [3, B]
@@ -262,8 +262,9 @@ def _hold(softmax: SymmetricSoftmax, found: Sums) -> tuple[bool, bool]:
     parts = []
     for sums, which in ((found.row, softmax.own), (found.column, slice(None))):
         total = softmax.totals(sums, which)
-        hardness = torch.where(softmax.negatives[which] > 0, sums[2], total) if softmax.targets.hardness else total
-        parts.append(torch.stack([total, hardness]))
+        has_negatives = softmax.negatives[which] > 0
+        hard = [torch.where(has_negatives, x, total) for x in sums[1:]] if softmax.targets.hardness else []
+        parts.append(torch.stack([total, *hard]))
     rows, columns = holds(parts, len(softmax.pairs.text))
     return rows, columns
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from contrastive import distributed
+from contrastive.errors import ConfigError
 
 TILE = {"cpu": (1024, 2048), "cuda": (4096, 4096)}  # rows, columns: wide enough for the products, small for the cache
 
@@ -67,6 +68,8 @@ class Pairs:
         self.image = image.detach().to(operand)
         self.text = distributed.gather_rows(text, self.counts).to(operand)
         self.scale = log_scale.detach().to(self.dtype).exp().reshape(())
+        if tile is not None and min(tile) < 1:
+            raise ConfigError(f"tile: {tile} must be two numbers of at least 1")
         self.shape = tile or TILE.get(image.device.type, TILE["cpu"])
         self.for_image: Tensor | None = None
         self.for_text: Tensor | None = None

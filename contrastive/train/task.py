@@ -146,6 +146,7 @@ def check(config: Config) -> None:
             raise ConfigError(f"losses.{key}: {spec!r} must be a mapping like {{name: infonce, weight: 1.0}}")
         if convert(spec.get("weight", 1.0), float, f"losses.{key}.weight") <= 0:
             raise ConfigError(f"losses.{key}.weight: {spec['weight']} must be more than 0; leave the loss out instead")
+        build(LOSSES, _bare(spec), f"losses.{key}", **PLACEHOLDERS)  # its constructor knows the ranges
         _check_needs(spec, key, config)
     if config.model.teacher and not any(_of_teacher(_needs(spec, key)) for key, spec in loss_specs(config).items()):
         raise ConfigError("model.teacher: no loss learns from it; add {name: distillation}")

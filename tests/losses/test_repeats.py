@@ -38,6 +38,11 @@ def test_no_ids_are_read_when_duplicates_are_negatives():
     assert needs({"duplicates": "negatives"}) == set()
 
 
+def test_no_name_at_all_is_refused_unless_duplicates_are_negatives():
+    with pytest.raises(ValueError, match="duplicates_by: names no ids; give it some, or set duplicates: negatives"):
+        names_of("masked", [])
+
+
 def test_missing_ids_are_named():
     with pytest.raises(ConfigError, match=r"duplicates by image need ids in the batch: image_id, int64 \[b\]"):
         gather_repeats({"caption_id": torch.arange(5)}, ["caption", "image"], [5])

@@ -49,3 +49,18 @@ def test_in_range_it_stays_in_float32():
 
 def test_what_no_float_holds_is_said_and_not_returned():
     assert not solve(softmax(14.0, 2000.0), keep=False)[1]
+
+
+def test_hard_negatives_that_float32_cannot_hold_are_summed_in_float64():
+    """Negatives at -50 to the power of 2 are no float32, though they and the positives at -49 are."""
+    image = torch.nn.functional.normalize(torch.cat([torch.ones(4, 1), 0.1 * torch.eye(4)], dim=1), dim=-1)
+    pairs = Pairs(image, -image.roll(1, dims=0), torch.tensor([50.0]).log(), (3, 2))
+    tiled = SymmetricSoftmax(pairs, Targets(None, masked=False, smoothing=0.0, hardness=1.0), 0.0)
+    found, is_number = solve(tiled, keep=False)
+    assert is_number
+    assert tiled.dtype == torch.float64
+    score = 50 * image.double() @ -image.double().roll(1, dims=0).T
+    for i in range(4):
+        negative = score[i][torch.arange(4) != i].exp()
+        expected = score[i, i].exp() + 3 * negative.square().sum() / negative.sum()
+        assert tiled.totals(found.row, slice(None))[i].item() == pytest.approx(expected.item(), rel=1e-4)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from contrastive.errors import ConfigError
 from contrastive.losses.infonce import InfoNCE
 from contrastive.losses.sigmoid import Sigmoid
 from contrastive.losses.tiles import Pairs, Tile
@@ -34,6 +35,11 @@ def test_gradients_are_those_of_the_matrix_product():
     for found, wanted in zip(pairs.gradients(), expected, strict=True):
         torch.testing.assert_close(found.reshape(wanted.shape), wanted)
     torch.testing.assert_close(pairs.total_similarity(), (image @ text.T).sum())
+
+
+def test_a_tile_without_rows_is_refused():
+    with pytest.raises(ConfigError, match=r"tile: \(0, 4\) must be two numbers of at least 1"):
+        Pairs(torch.randn(5, 3), torch.randn(5, 3), torch.zeros(1), (0, 4))
 
 
 @pytest.mark.parametrize(("kind", "products"), [("infonce", 8), ("sigmoid", 6)])

@@ -286,6 +286,22 @@ def test_what_the_run_decides_about_a_loss_is_not_to_be_set():
     ("override", "message"),
     [
         ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of "),
+        (
+            "losses={a: {name: infonce, label_smoothing: 2}}",
+            "losses.a: infonce refused its options: label_smoothing: 2.0",
+        ),
+        (
+            "losses={a: {name: sigmoid, duplicates_by: []}}",
+            "losses.a: sigmoid refused its options: duplicates_by: names",
+        ),
+        (
+            "losses={a: {name: infonce, duplicates_by: captoin}}",
+            "losses.a.duplicates_by: 'captoin' is not one of 'caption'",
+        ),
+        (
+            "losses={a: {name: infonce, duplicates_by: [image, x]}}",
+            "losses.a.duplicates_by[1]: 'x' is not one of 'caption'",
+        ),
         ("losses={a: infonce}", "losses.a: 'infonce' must be a mapping like {name: infonce, weight: 1.0}"),
         ("losses={a: {name: infonce, weight: high}}", "losses.a.weight: 'high' is not float"),
         ("losses={a: {name: infonce, weight: 0}}", "losses.a.weight: 0 must be more than 0"),

@@ -169,6 +169,7 @@ def _train_curves(run: Run) -> Markup | None:
     if not run.train:
         return None
     charts = [_train_curve(run.train, key, title) for key, title in TRAIN_CURVES.items()]
+    charts += _pair_curves(run.train)
     return tag(
         "section",
         tag("h2", "Training"),
@@ -178,8 +179,24 @@ def _train_curves(run: Run) -> Markup | None:
 
 
 def _train_curve(rows: Sequence[Row], key: str, title: str) -> Markup:
-    points = finite((row["step"], row.get(key)) for row in rows)
-    return line_chart(title, [Series(title, points)], percent=key == "data_wait_share")
+    return _lines(rows, title, {key: title}, percent=key == "data_wait_share")
+
+
+def _pair_curves(rows: Sequence[Row]) -> list[Markup]:
+    """Return how well each loss that says so tells its pairs apart, and the gradient's norm by tower, where logged."""
+    logged = sorted({key for row in rows for key in row})
+    charts = []
+    for loss in [key.removesuffix("/accuracy") for key in logged if key.endswith("/accuracy")]:
+        charts.append(_lines(rows, f"{loss}: right text in the batch", {f"{loss}/accuracy": "images"}, percent=True))
+        cosines = {f"{loss}/{kind}_similarity": f"{kind} pairs" for kind in ("positive", "negative")}
+        charts.append(_lines(rows, f"{loss}: mean cosine", cosines))
+    towers = {key: key.removeprefix("grad_norm/") for key in logged if key.startswith("grad_norm/")}
+    return [*charts, _lines(rows, "gradient norm by tower", towers)] if towers else charts
+
+
+def _lines(rows: Sequence[Row], title: str, names: dict[str, str], *, percent: bool = False) -> Markup:
+    series = [Series(name, finite((row["step"], row.get(key)) for row in rows)) for key, name in names.items()]
+    return line_chart(title, series, percent=percent)
 
 
 def _eval_curves(run: Run) -> Markup | None:

@@ -199,6 +199,18 @@ def test_every_training_curve_is_drawn_from_its_own_column() -> None:
     assert page.texts_of("b") == ["1.5", "2.5", "3.5", "4.5", "5.5", "65.0\u00a0%"]
 
 
+def test_what_losses_and_towers_log_has_charts_of_its_own() -> None:
+    row = {"pairs/accuracy": 0.25, "pairs/positive_similarity": 0.75, "pairs/negative_similarity": 0.125,
+           "grad_norm/image": 7.5, "grad_norm/text": 8.5}  # fmt: skip
+    page, plain = rendered(train=[train_row(1, **row)]), rendered(train=[train_row(1)])
+    titles = ["pairs: right text in the batch", "pairs: mean cosine", "gradient norm by tower"]
+    for title in titles:
+        assert title in page.text
+        assert title not in plain.text
+    for value in ("25.0\u00a0%", "0.75", "0.125", "7.5", "8.5"):
+        assert value in page.text
+
+
 def test_a_column_that_was_never_logged_says_so() -> None:
     rows = [{"kind": "train", "step": 1, "loss": 1.0}]
     assert rendered(train=rows).text.count("no values were logged") == 5

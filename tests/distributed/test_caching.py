@@ -31,6 +31,7 @@ EXACT = 1e-6
 VIT = "model.model_cfg.vision_cfg={image_size: 16, patch_size: 4, width: 32, layers: 1, head_width: 16, %s}"
 RESNET = ["model.model_cfg.vision_cfg={image_size: 32, layers: [1, 1, 1, 1], width: 8}"]
 HEAD = f"losses={{contrastive: {{name: infonce}}, headed: {{name: '{__name__}:Headed', weight: 0.5}}}}"
+SIGMOID = "losses={pairs: {name: sigmoid}}"
 
 
 class Headed(nn.Module):
@@ -65,6 +66,8 @@ class Scenario:
 DROPS = {"model": (VIT % "patch_dropout: 0.5",), "dropout": 0.3}
 SCENARIOS = {
     "plain": Scenario(1, 1),
+    "whole share, dropout": Scenario(1, 1, **DROPS),
+    "sigmoid": Scenario(3, 2, (SIGMOID, "model.init_logit_bias=-3", *DROPS["model"]), 0.3),
     "one text micro-batch": Scenario(2, 1, **DROPS),
     "one image micro-batch": Scenario(1, 2, **DROPS),
     "2": Scenario(2, 2, **DROPS),

@@ -19,6 +19,7 @@ from contrastive.losses.bodies import body_for
 from contrastive.losses.repeats import Repeats
 from contrastive.losses.tiles import Pairs, Tile
 
+Places = tuple[Tensor, Tensor]  # row and column numbers within a tile
 KEPT = 2**24  # scores: up to here the first sweep keeps its tiles, 64 MiB, and the second need not make them again
 HIGHEST = 70.0  # float32 holds exp of it, times the largest batches
 LEAST = 1e-30  # a total below this times B may lack float32's smallest terms
@@ -52,7 +53,7 @@ class Exponentials:
 
     negatives: Tensor  # [rows, columns], as the body prepared them
     own: Tensor  # of rows `tile.own`
-    at: tuple[Tensor, Tensor] | None  # (row, column) of repeats
+    at: Places | None  # of repeats
     repeats: Tensor | None
 
 
@@ -105,8 +106,9 @@ class SymmetricSoftmax:
         self.kept.clear()
         for tile in pairs.tiles():
             scores = pairs.scores(tile, keep=keep)
-            self._score_targets(tile, scores, found)
-            parts = self._exponentials(tile, scores)
+            at = self._repeats(tile)
+            self._score_targets(tile, scores, at, found)
+            parts = self._exponentials(tile, scores, at)
             self._add_up(tile, parts, found)
             if keep:
                 self.kept[tile] = parts
@@ -127,15 +129,16 @@ class SymmetricSoftmax:
         """Run the second sweep: add every tile's gradient, times 2 B, to `pairs`."""
         row, column = self._direction(sums.row, self.own), self._direction(sums.column, slice(None))
         for tile in self.pairs.tiles():
-            parts = self.kept.pop(tile, None) or self._exponentials(tile, self.pairs.scores(tile))
+            parts = self.kept.pop(tile, None)
+            if parts is None:
+                parts = self._exponentials(tile, self.pairs.scores(tile), self._repeats(tile))
             self.pairs.add(tile, self._gradient(tile, parts, row.part(tile.rows), column.part(tile.columns)))
 
-    def _score_targets(self, tile: Tile, scores: Tensor, found: Sums) -> None:
+    def _score_targets(self, tile: Tile, scores: Tensor, at: Places | None, found: Sums) -> None:
         """Add target * score of the tile: positives in equal shares, smoothing over all that are not left out."""
         own, share = tile.diagonal(scores), self._share(tile)
         found.own += own.sum(dtype=torch.float64)
         found.target += (own.double() * share[0][_within(tile)]).sum() * 2
-        at = self._repeats(tile)
         if at is not None:
             again = scores[at]
             found.repeats += again.sum(dtype=torch.float64)
@@ -147,8 +150,8 @@ class SymmetricSoftmax:
             if at is not None and self.targets.masked:
                 found.target -= (again * (for_row[at[0]] + for_column[at[1]])).sum()
 
-    def _exponentials(self, tile: Tile, scores: Tensor) -> Exponentials:
-        diagonal, at, repeats = tile.diagonal(scores), self._repeats(tile), None
+    def _exponentials(self, tile: Tile, scores: Tensor, at: Places | None) -> Exponentials:
+        diagonal, repeats = tile.diagonal(scores), None
         own = self._exponential(diagonal)
         diagonal.fill_(-torch.inf)
         if at is not None:
@@ -228,7 +231,7 @@ class SymmetricSoftmax:
         """Return what label smoothing adds to every target of each row and of each column of the tile."""
         return self.spread[self.own][tile.rows], self.spread[tile.columns]
 
-    def _repeats(self, tile: Tile) -> tuple[Tensor, Tensor] | None:
+    def _repeats(self, tile: Tile) -> Places | None:
         return None if self.targets.repeats is None else self.targets.repeats.within(tile)
 
 

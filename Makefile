@@ -48,9 +48,9 @@ $(RUN)/zeroshot.json: $(RUN)/finished.json
 
 .venv/.base: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
-	$(call timed,environment: .venv with contrastive-pretrain and what it needs,$(PYTHON) -m venv .venv && $(INSTALL) '.[data$(,)tensorboard]')
+	$(call timed,environment: .venv with contrastive-pretrain and what it needs,$(PYTHON) -m venv .venv && $(INSTALL) '.[data$(,)fast$(,)tensorboard]')
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(call timed,environment: what the tests need,$(INSTALL) '.[dev]')
+	$(call timed,environment: what the tests need,$(INSTALL) '.[dev]' && $(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target .venv/webdataset-0.2 'webdataset==0.2.86')
 	@touch $@

@@ -26,6 +26,7 @@ TEXT_ENCODERS = {
     "open_clip": "contrastive.encoders.open_clip:OpenClipText",
 }
 AUGMENTATIONS = {
+    "photo": "contrastive.modalities.photo:Photo",
     "scribble": "contrastive.modalities.augment:Scribble",
 }
 LOSSES = {

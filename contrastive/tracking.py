@@ -89,6 +89,45 @@ class ProgressLine:
         log.info("step %d/%d  %s  %s left", step, self.total, line, _minutes(left))
 
 
+class CountLine:
+    """Tells how many of how many are done: a bar on a terminal, else a line now and then; nothing for short work."""
+
+    EVERY_SECONDS = 10.0
+
+    def __init__(self, what: str, enabled: bool = True) -> None:
+        self.what, self.enabled = what, enabled
+        self._bar: Progress | None = None
+        self._console = Console(stderr=True)
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> "CountLine":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it got; may be called as often as one likes."""
+        now = time.monotonic()
+        if not self.enabled or now - self._started < 1:
+            return
+        if self._console.is_terminal:
+            self._draw(done, total)
+        elif now - self._said >= self.EVERY_SECONDS:
+            self._said = now
+            left = (now - self._started) / max(done, 1) * (total - done)
+            log.info("%s %s/%s  %s left", self.what, f"{done:,}", f"{total:,}", _minutes(left))
+
+    def _draw(self, done: int, total: int) -> None:
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task(self.what, total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done, total=total)
+
+
 def environment(world_size: int, device: str, precision: str) -> dict[str, Any]:
     """Return what a result may depend on: versions, git revision, machine and launch."""
     versions: dict[str, str | None] = {}

@@ -17,8 +17,9 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _own_hub_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))  # a user's accelerate settings change runs
+    monkeypatch.setenv("CONTRASTIVE_CACHE", str(tmp_path / "contrastive"))
 
 
 @pytest.fixture

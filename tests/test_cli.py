@@ -65,8 +65,12 @@ def test_another_run_in_the_directory_is_refused(shards: Path, tmp_path: Path, c
         ("optim.learning_rate=high", "optim.learning_rate: Value 'high'"),
         ("losses={a: {name: infonse}}", "losses.a.name: 'infonse' is not one of distillation, infonce, sigmoid"),
         ("data.train=/nowhere/{00..03}.tar", "data.train: /nowhere/00.tar does not exist (4 of 4 shards are missing)"),
+        ("data.train={000..003}", "must be a text or a list of texts; quote a value"),
         ("data.caption_key=caption", "data.caption_key: no sample has a member caption"),
-        ("data.caption_key=json.caption", "data.caption_key asks for a JSON member with a field 'caption'"),
+        (
+            "data.caption_key=json.caption",
+            "data.caption_key asks for json.caption, and its json member is no JSON with a field",
+        ),
         ("eval.datasets=[nowhere.yaml]", "nowhere.yaml: no such file"),
         ("data.random_crop=[0.5]", "data.random_crop: [0.5] must be two shares of the area"),
         ("data.random_crop=[0.9,0.5]", "data.random_crop: [0.9, 0.5] must be two shares of the area"),

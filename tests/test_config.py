@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from contrastive.config import Config, describe, load, to_dict, to_yaml
+from contrastive.config import describe, load, to_dict, to_yaml
 from contrastive.errors import ConfigError
+from contrastive.settings import Config
 
 
 def write(folder: Path, text: str, name: str = "run.yaml") -> str:
@@ -28,7 +29,9 @@ def test_a_resolved_run_is_itself_a_valid_file(tmp_path: Path):
     config = load([], ["model.image={name: cnn, width: 3}", "data.random_crop=[0.9, 1.0]", "data.train=a{0..3}.tar"])
     again = load([write(tmp_path, to_yaml(config))])
     assert again == config
-    assert yaml.safe_load(to_yaml(config)) == to_dict(config)
+    expected = to_dict(config)
+    del expected["data"]["allow_pipes"]  # a shell command is allowed on a command line, each time anew
+    assert yaml.safe_load(to_yaml(config)) == expected
 
 
 def test_part_mappings_start_empty_so_that_nothing_needs_to_be_taken_out():
@@ -85,7 +88,7 @@ def test_a_bad_override_is_one_line_with_key_value_and_rule(override: str, messa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: {train: {000..003}}", "data.train: must be a text; quote a value that begins with a brace"),
+        ("data: {allow_pipes: true}", "lets shards run shell commands; write data.allow_pipes=true on"),
         ("data:\n  trian: x", "data.trian: unknown key; did you mean data.train?"),
         ("- a", "must be a mapping of keys to values"),
         ("a: [", "not valid YAML"),

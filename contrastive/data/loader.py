@@ -1,108 +1,146 @@
-"""Global batches, cut over processes: the same samples in the same rows, whatever the processes and workers."""
+"""Batches in their order, read ahead by processes: each worker takes the same rows of every batch."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, get_worker_info
 
-from contrastive.data.order import sample_at
-from contrastive.data.stream import Reader
+from contrastive.data.quarantine import Quarantine
+from contrastive.data.rows import Batch, Piece, RankRows
+from contrastive.data.watch import Watch
 from contrastive.errors import DataError
-from contrastive.hashing import bytes_hash, mix, row_hash
-from contrastive.modalities.image import TrainTransform
-from contrastive.modalities.text import Tokenizer
 
-Batch = dict[str, Tensor]
+T = TypeVar("T")
+PREFETCH = 4  # pieces that each worker prepares ahead
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What decides the batches: global batch `step` holds positions step * B to (step + 1) * B - 1 of the order."""
+class Loader:
+    """Reads a rank's batches with `workers` processes, 0 for this one. `cut_text` leaves out columns of padding.
 
-    global_batch_size: int
-    seed: int
-    rank: int
-    world_size: int
-
-    def positions(self, step: int) -> NDArray[np.int64]:
-        """Return this rank's positions in global batch `step`, int64 [b]; ranks hold consecutive slices of it."""
-        share = self.global_batch_size // self.world_size
-        start = step * self.global_batch_size + self.rank * share
-        return np.arange(start, start + share, dtype=np.int64)
-
-
-class RankBatches(Dataset[Batch]):
-    """Item `step` is this rank's batch of global step `step`: a pure function, so workers may share the steps.
-
-    A teacher whose ids, or whose way with padding, are not the student's has captions of its own: `teacher_text`.
+    A teacher whose ids and whose way with padding are the student's reads the student's `text`. With `pin_memory` a
+    thread copies the pieces of the next two batches into page-locked memory.
     """
 
     def __init__(
         self,
-        reader: Reader,
-        transform: TrainTransform,
-        tokenizer: Tokenizer,
-        plan: Plan,
+        rows: RankRows,
         *,
+        workers: int = 0,
+        pin_memory: bool = False,
         cut_text: bool = False,
-        teacher_tokenizer: Tokenizer | None = None,
         cut_teacher_text: bool = False,
+        quarantine: Quarantine | None = None,
+        timeout_seconds: float = 300.0,
     ) -> None:
-        self.reader, self.transform, self.tokenizer, self.plan = reader, transform, tokenizer, plan
-        self.cut_text, self.cut_teacher_text = cut_text, cut_teacher_text
-        self.teacher_tokenizer = teacher_tokenizer
+        rows.pieces = max(1, min(workers, rows.plan.share))
+        self.rows, self.workers, self.pin_memory = rows, min(workers, rows.plan.share), pin_memory
+        self.cuts = {"text": cut_text, "teacher_text": cut_teacher_text}
+        teacher = rows.teacher_tokenizer
         # Two names may stand for the same ids, but only equal specs are sure to.
-        if teacher_tokenizer and (teacher_tokenizer.spec, cut_teacher_text) == (tokenizer.spec, cut_text):
-            self.teacher_tokenizer = None
+        if teacher is not None and (teacher.spec, cut_teacher_text) == (rows.tokenizer.spec, cut_text):
+            rows.teacher_tokenizer = None
+        self.quarantine = Quarantine() if quarantine is None else quarantine
+        self.sources = [0] * len(rows.reader.pool.specs)  # samples delivered of each
+        self.watch = Watch(rows.pieces, timeout_seconds)
+        rows.reader.storage.watch = self.watch
 
-    def __getitem__(self, step: int) -> Batch:
-        """Return `image` uint8 [b, 3, H, W], `text` int64 [b, L], and int64 [b]: `seed`, `index` and what is equal.
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch, over all sources with their weights."""
+        return self.rows.plan.order.epoch_samples
 
-        Images are channels last in memory. Equal captions (after tokenizing) share a `caption_id`, images of equal
-        bytes an `image_id`, and with `data.label_key` equal labels a `label_id`.
+    def counts(self) -> dict[str, int]:
+        """Return what this rank has delivered so far: replaced samples and, in a mixture, samples of each source."""
+        names = [spec.name for spec in self.rows.reader.pool.specs]
+        mixture = dict(zip(names, self.sources, strict=True)) if len(names) > 1 else {}
+        return {"replaced": self.quarantine.replaced, **{f"samples/{name}": n for name, n in mixture.items()}}
 
-        `seed` is a hash of (run seed, epoch, sample): every random choice about a sample comes from it. A teacher that
-        does not share `text` has `teacher_text` int64 [b, L_t].
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Yield this rank's batches of steps first_step to last_step - 1, in their order.
+
+        Raises:
+            DataError: a sample cannot be read, too many had to be replaced, or the readers show no sign of life.
         """
-        positions = self.plan.positions(step)
-        count = len(self.reader.samples)
-        numbers = sample_at(positions, count, self.plan.seed)
-        seeds = mix("sample", self.plan.seed, positions // count, numbers)  # [b]
-        draws = np.stack([mix("loader", seeds, i) for i in range(5)], axis=1) / 2.0**64  # [b, 5]
-        size = self.transform.preprocess.size
-        image = torch.empty(len(numbers), size, size, 3, dtype=torch.uint8)
-        captions, image_ids = [], []
-        for row, number in enumerate(numbers.tolist()):
-            encoded = self.reader.image(number)
+        steps = self._steps(first_step, last_step)
+        yield from _ahead(steps, 2) if self.pin_memory else steps
+
+    def _steps(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        count = self.rows.pieces
+        items = ((step, piece) for step in range(first_step, last_step) for piece in range(count))
+        pieces = self._by_workers(items) if self.workers else self._here(items)
+        while True:
+            held = [piece for _, piece in zip(range(count), pieces, strict=False)]
+            if not held:
+                return
+            for piece in held:
+                self.quarantine.note(len(piece.batch["index"]), piece.replaced)
+            batch = self._joined([piece.batch for piece in held])
+            for source in range(len(self.sources)):
+                self.sources[source] += int((batch["source"] == source).sum()) if "source" in batch else 0
+            yield batch
+
+    def _joined(self, parts: list[Batch]) -> Batch:
+        whole = {name: self._concatenated([part[name] for part in parts]) for name in parts[0]}
+        pads = {"text": self.rows.tokenizer, "teacher_text": self.rows.teacher_tokenizer}
+        for name, cuts in self.cuts.items():
+            if cuts and name in whole:
+                whole[name] = cut_padding(whole[name], pads[name].pad_id)  # type: ignore[union-attr]
+        return whole
+
+    def _concatenated(self, parts: list[Tensor]) -> Tensor:
+        if len(parts) == 1 and not self.pin_memory:
+            return parts[0]
+        # Row by row in memory: images are channels last.
+        rows = [part.permute(0, 2, 3, 1) if part.ndim == 4 else part for part in parts]
+        length = sum(len(part) for part in rows)
+        whole = torch.empty(length, *rows[0].shape[1:], dtype=rows[0].dtype, pin_memory=self.pin_memory)
+        torch.cat(rows, out=whole)
+        return whole.permute(0, 3, 1, 2) if whole.ndim == 4 else whole
+
+    def _here(self, items: Iterable[tuple[int, int]]) -> Iterator[Piece]:
+        for item in items:
+            with self.watch.guard():
+                piece = self.rows[item]
+            yield piece
+
+    def _by_workers(self, items: Iterable[tuple[int, int]]) -> Iterator[Piece]:
+        loader: DataLoader[Piece] = DataLoader(
+            self.rows,
+            sampler=items,  # torch asks for integers; whatever the dataset takes will do
+            batch_size=None,
+            collate_fn=_same,  # type: ignore[arg-type]  # without batches it gets an item
+            num_workers=self.workers,
+            prefetch_factor=PREFETCH,
+            worker_init_fn=_begin,
+            timeout=self.watch.tick_seconds,
+            # Workers draw nothing at random; an own generator keeps iter() from touching the global one.
+            generator=torch.Generator(),
+        )
+        pieces = iter(loader)
+        while True:
             try:
-                image[row] = self.transform(encoded, draws[row, :4]).permute(1, 2, 0)
-            except ValueError as error:
-                raise DataError(f"{self.reader.where(number)}: its image {error}") from error
-            image_ids.append(bytes_hash(encoded))
-            captions.append(self.reader.caption(number, float(draws[row, 4])))
-        text = self.tokenizer(captions)
-        caption_id = row_hash(text)  # of the whole rows: another rank may cut the same caption elsewhere
-        if self.cut_text:
-            text = cut_padding(text, self.tokenizer.pad_id)
-        batch = {
-            "image": image.permute(0, 3, 1, 2),
-            "text": text,
-            "caption_id": caption_id,
-            "image_id": torch.tensor(image_ids),
-            "seed": torch.from_numpy(seeds.view(np.int64)),
-            "index": torch.from_numpy(numbers),
-        }
-        if self.teacher_tokenizer is not None:
-            ids = self.teacher_tokenizer(captions)
-            batch["teacher_text"] = cut_padding(ids, self.teacher_tokenizer.pad_id) if self.cut_teacher_text else ids
-        if self.reader.samples.label is not None:
-            labels = [self.reader.label(number) for number in numbers.tolist()]
-            batch["label_id"] = torch.tensor([bytes_hash(label.encode(errors="surrogatepass")) for label in labels])
-        return batch
+                yield self._next(pieces)
+            except StopIteration:
+                return
+
+    def _next(self, pieces: Iterator[Piece]) -> Piece:
+        waited = 0.0
+        while True:
+            try:
+                return next(pieces)
+            except DataError as error:
+                # torch hands a worker's error over as a traceback; its last line is what the user needs.
+                last_line = str(error).rstrip().splitlines()[-1]
+                raise DataError(last_line.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
+            except RuntimeError as error:
+                if "timed out" not in str(error):
+                    raise DataError(f"data: {str(error).splitlines()[-1]} ({self.watch.standing()})") from error
+                waited += self.watch.tick_seconds
+                self.watch.require_life(waited)
 
 
 def cut_padding(text: Tensor, pad_id: int, multiple: int = 8) -> Tensor:
@@ -114,30 +152,50 @@ def cut_padding(text: Tensor, pad_id: int, multiple: int = 8) -> Tensor:
     return text[:, : -(-used // multiple) * multiple].contiguous()
 
 
-def batches(dataset: RankBatches, first_step: int, last_step: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """Yield this rank's batches of steps first_step to last_step - 1, in order, read ahead by `workers` processes.
+def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """Yield `items` as a thread produces them, at most `depth` ahead; its error is raised here, in its place."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    ended = threading.Event()
 
-    Raises:
-        DataError: a sample cannot be read; the message names shard and key.
-    """
-    loader: DataLoader[Batch] = DataLoader(
-        dataset,
-        sampler=range(first_step, last_step),
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
-        # Workers draw nothing at random; an own generator keeps iter() from touching the global one.
-        generator=torch.Generator(),
-    )
+    def produce() -> None:
+        try:
+            for item in items:
+                if not _put(ready, ("item", item), ended):
+                    return
+            _put(ready, ("end", None), ended)
+        except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer must not wait for ever)
+            _put(ready, ("error", error), ended)
+
+    threading.Thread(target=produce, daemon=True, name="data ahead").start()
     try:
-        yield from loader
-    except DataError as error:
-        # torch hands a worker's error over as a traceback; its last line is what the user needs.
-        last_line = str(error).rstrip().splitlines()[-1]
-        raise DataError(last_line.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
+        while True:
+            kind, value = ready.get()
+            if kind == "item":
+                yield value
+            elif kind == "error":
+                raise value
+            else:
+                return
+    finally:
+        ended.set()
 
 
-def _one_thread(worker: int) -> None:  # noqa: ARG001  (the signature is torch's)
+def _put(ready: "queue.Queue[Any]", value: Any, ended: threading.Event) -> bool:
+    while not ended.is_set():
+        try:
+            ready.put(value, timeout=0.1)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _same(piece: Piece) -> Piece:
+    return piece
+
+
+def _begin(worker: int) -> None:
     torch.set_num_threads(1)
+    info = get_worker_info()
+    assert info is not None, "called in a worker"
+    info.dataset.reader.storage.watch.reader = worker  # type: ignore[attr-defined]

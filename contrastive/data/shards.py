@@ -1,127 +1,276 @@
-"""Tars to an index of usable samples: where each one's image, caption and label lie.
+"""Shards as one list of usable samples: sizes, fingerprint, and where each sample's bytes lie. O(shards) in memory."""
 
-A sample is usable when it has an image member and a caption member. Members of one sample share a key and need not be
-adjacent. Nothing but plain tar is opened, and nothing in a tar is ever unpickled or executed.
-"""
-
-import glob
+import hashlib
+import logging
+import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import _lru_cache_wrapper, cached_property, lru_cache
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-import braceexpand
 import numpy as np
 from numpy.typing import NDArray
 
-from contrastive.data.tar import Member, key_and_extension, members
+from contrastive.data import index
+from contrastive.data.entries import Entry
+from contrastive.data.index import Pattern, Selection, Table
+from contrastive.data.sidecars import Reading, Sidecars
+from contrastive.data.skips import read_quarantine, rows_of
+from contrastive.data.storage import Storage
+from contrastive.data.tar import Damage
 from contrastive.errors import DataError
+
+log = logging.getLogger("contrastive")
+TABLES = 128  # that stay open: a descriptor each, and the pages that were touched
+Integers = NDArray[np.int64]
+
+
+class Row(NamedTuple):
+    """One sample: its shard, its row in the shard's table, its key, and its members with offset and size."""
+
+    shard: int
+    row: int
+    key: str
+    members: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar: its size, -1 when nobody knows it, how many samples stand in it, and how many of them are usable."""
+
+    location: str
+    bytes: int
+    rows: int
+    samples: int
+    digest: str
+    table: str = ""  # the path of its table
+    skipped: tuple[int, ...] = ()  # quarantined rows
+    damage: tuple[Damage, ...] = ()
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Every usable sample of a set of shards: row i says in which shard, and at which bytes, image and caption lie."""
+class Manifest:
+    """Shards in their order; usable samples are numbered through from 0."""
 
-    shards: tuple[Path, ...]
-    keys: tuple[str, ...]
-    shard: NDArray[np.int32]  # [N]
-    image: NDArray[np.int64]  # [N, 2]: offset, size
-    caption: NDArray[np.int64]  # [N, 2]: offset, size
-    unusable: int  # samples that lack an image or a caption
-    label: NDArray[np.int64] | None = None  # [N, 2]: offset, size; None when no label is asked for
+    shards: tuple[Shard, ...]
+    selection: Selection
+    unusable: Mapping[str, int] = field(default_factory=dict)  # reason to samples
+    notes: Mapping[str, int] = field(default_factory=dict)  # what is odd, though it harms nothing: how often
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_tables"}  # maps do not travel
+
+    @cached_property
+    def counts(self) -> Integers:
+        """Usable samples of each shard, int64 [S]."""
+        return np.array([shard.samples for shard in self.shards], np.int64)
+
+    @cached_property
+    def starts(self) -> Integers:
+        """The number of each shard's first sample and, last, of all samples, int64 [S + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of keys, members and their order; paths and times are no part of it, nor are the members' bytes."""
+        content = hashlib.blake2b(repr(self.selection).encode(), digest_size=16)
+        for shard in self.shards:
+            content.update(repr((shard.samples, shard.digest, shard.skipped)).encode())
+        return content.hexdigest()
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return int(self.starts[-1])
+
+    def locate(self, numbers: Integers) -> tuple[Integers, Integers]:
+        """Return the shards of samples, and which of the shard's usable samples each is, int64 [B]."""
+        shard = np.searchsorted(self.starts, numbers, side="right") - 1
+        return shard, numbers - self.starts[shard]
+
+    def row(self, number: int) -> Row:
+        """Return where sample `number` lies.
+
+        Raises:
+            DataError: the shard's table cannot be read.
+        """
+        shard = int(np.searchsorted(self.starts, number, side="right")) - 1
+        table, usable = self._tables(shard)
+        row = number - int(self.starts[shard])
+        if usable is not None:
+            row = int(usable[row])
+        return Row(shard, row, index.key_of(table, row), index.members_of(table, row))
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        """Yield every sample of a shard, usable or not."""
+        table = self.rows_of(shard)
+        for row in range(len(table)):
+            yield Row(shard, row, index.key_of(table, row), index.members_of(table, row))
+
+    def rows_of(self, shard: int) -> Table:
+        """Return a shard's table: every sample, usable or not; see `contrastive.data.index`."""
+        one = self.shards[shard]
+        return self._tables(shard)[0] if one.rows else index.build([])[0]
+
+    @cached_property
+    def _tables(self) -> "_lru_cache_wrapper[tuple[Table, Integers | None]]":
+        return lru_cache(TABLES)(self._open_table)
+
+    def _open_table(self, number: int) -> tuple[Table, Integers | None]:
+        """Return a shard's table, and which of its rows are usable; None for all."""
+        shard = self.shards[number]
+        rule = "run contrastive data index --refresh"
+        try:
+            table = index.load(Path(shard.table))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{shard.table}: the index of {shard.location} cannot be read ({error}); {rule}") from error
+        if len(table) != shard.rows:
+            raise DataError(f"{shard.table}: has {len(table)} rows, not {shard.rows}: the shard was changed; {rule}")
+        if shard.samples == shard.rows:
+            return table, None
+        is_usable = self.selection.usable(table)
+        is_usable[list(shard.skipped)] = False
+        return table, np.flatnonzero(is_usable)
 
 
-def expand(spec: str) -> list[Path]:
-    """Return the tars that a path, directory, glob, brace pattern, or several of them joined by `::` name.
+def open_manifest(
+    locations: Sequence[str],
+    selection: Selection,
+    storage: Storage,
+    *,
+    on_damage: Literal["fail", "salvage"] = "fail",
+    processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    quarantine: Sequence[Path] = (),
+    refresh: bool = False,
+) -> Manifest:
+    """Return the samples of shards, from their sidecars where these are fresh, else by reading every header once.
+
+    `salvage` takes what is whole of damaged shards. Lines of `quarantine` files are left out from now on. `progress`
+    is told how many shards of a directory have been read, and of how many.
 
     Raises:
-        DataError: a part names nothing, names a missing file, or is a shell pipe.
+        DataError: a shard is missing or damaged (unless salvaged), no sample is usable, a usable one lacks the label,
+            or a quarantine file is of other shards.
     """
-    found: list[Path] = []
-    for part in filter(None, (p.strip() for p in spec.split("::"))):
-        if part.lower().startswith("pipe:"):
-            raise DataError(f"data.train: {part!r} would run a shell command; copy the shards to a file system")
-        if "://" in part:
-            raise DataError(f"data.train: {part!r} is a URL; shards are read from a file system, mount or copy them")
-        found += _expand_part(part)
-    if not found:
-        raise DataError(
-            "data.train: names no shards; give a path, a directory, a glob or a brace pattern of .tar files"
-        )
-    return found
+    reading = Reading(processes, progress, refresh, on_damage == "salvage")
+    lines = read_quarantine(quarantine, locations)
+    groups: dict[str, list[str]] = {}
+    for location in locations:
+        groups.setdefault(_directory(location), []).append(location)
+    known: dict[str, tuple[Entry, str]] = {}
+    judge = _Judge(selection)
+    for directory, members in groups.items():
+        sidecars = Sidecars(directory, members, storage, reading)
+        entries = sidecars.entries(to_write=any(location in lines for location in members))
+        tables = {name: str(sidecars.table(name)) for name in entries}
+        found = {name: place for name, place in sidecars.places.items() if place in lines}
+        skips = {name: rows_of(lines[at], index.load(sidecars.table(name)), at) for name, at in found.items()}
+        entries = sidecars.skip(entries, skips) if skips else entries
+        if on_damage == "fail":
+            _refuse_damage({sidecars.places[name]: entry for name, entry in entries.items()}, len(locations))
+        sidecars.write_sizes({name: judge.samples(entry) for name, entry in entries.items()})
+        known.update({place: (entries[name], tables[name]) for name, place in sidecars.places.items()})
+    shards = tuple(_shard(location, *known[location], judge) for location in locations)
+    held = [known[location][0] for location in locations]
+    return _checked(Manifest(shards, selection, judge.unusable(held), _sum(entry.notes for entry in held)), held)
 
 
-def _expand_part(part: str) -> list[Path]:
-    if Path(part).is_dir():
-        shards = sorted(Path(part).glob("*.tar"))
-        if not shards:
-            raise DataError(f"data.train: the directory {part} holds no .tar file")
-        return shards
-    names = list(braceexpand.braceexpand(part))
-    paths = [Path(hit) for name in names for hit in (sorted(glob.glob(name)) if glob.has_magic(name) else [name])]
-    missing = [path for path in paths if not path.is_file()]
-    if missing or not paths:
-        count = f" ({len(missing)} of {len(paths)} shards are missing)" if len(paths) > 1 else ""
-        raise DataError(f"data.train: {missing[0] if missing else part} does not exist{count}")
-    return paths
+class _Judge:
+    """Counts usable samples by what they hold; most shards hold the same few patterns."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.lacks = lru_cache(1 << 16)(selection.lacks)
+
+    def samples(self, entry: Entry) -> int:
+        return sum(count for pattern, count in entry.patterns.items() if self.lacks(pattern) is None)
+
+    def unusable(self, entries: Sequence[Entry]) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for entry in entries:
+            for pattern, count in entry.patterns.items():
+                found[self.lacks(pattern) or ""] += count
+            found["quarantined"] += len(entry.skip)
+        return {reason: count for reason, count in found.items() if reason and count}
 
 
-def index(shards: list[Path], image_key: str, caption_key: str, label_key: str | None = None) -> Samples:
-    """Return the usable samples of `shards`, in the order of the tars.
-
-    `image_key` lists the members that may hold the image (`jpg;png`), first match wins; of `caption_key` and
-    `label_key` only the member before the first dot matters here (`json` of `json.captions`).
-
-    Raises:
-        DataError: a shard is no tar, is damaged, no sample has both members, or a usable one lacks its label.
-    """
-    image_members, caption_member = image_key.split(";"), caption_key.partition(".")[0]
-    label_member = None if label_key is None else label_key.partition(".")[0]
-    keys: list[str] = []
-    rows: list[tuple[int, ...]] = []
-    seen: Counter[str] = Counter()
-    unusable = 0
-    for number, path in enumerate(shards):
-        for key, sample in _samples_of(path).items():
-            seen.update(sample.keys())  # of a mapping, Counter would add the values
-            image = next((sample[m] for m in image_members if m in sample), None)
-            caption = sample.get(caption_member)
-            if image is None or caption is None:
-                unusable += 1
-                continue
-            keys.append(key)
-            label = () if label_member is None else _label_span(sample, label_member, f"{path}:{key}")
-            rows.append((number, image.offset, image.size, caption.offset, caption.size, *label))
-    if not rows:
-        _refuse(seen, image_members, caption_member)
-    table = np.array(rows, dtype=np.int64)
-    labels = None if label_member is None else table[:, 5:7]
-    shard = table[:, 0].astype(np.int32)
-    return Samples(tuple(shards), tuple(keys), shard, table[:, 1:3], table[:, 3:5], unusable, labels)
+def _directory(location: str) -> str:
+    if location.startswith("pipe:"):
+        return location
+    if "://" in location:
+        return location.rpartition("/")[0]
+    return os.path.dirname(location) or "."
 
 
-def _label_span(sample: Mapping[str, Member], member: str, where: str) -> tuple[int, int]:
-    # Left out in silence, such a sample would train as if it were like no other.
-    if member not in sample:
-        raise DataError(f"{where}: data.label_key asks for a member {member!r}, and this one has {', '.join(sample)}")
-    return sample[member].offset, sample[member].size
+def _shard(location: str, entry: Entry, table: str, judge: _Judge) -> Shard:
+    samples = judge.samples(entry)
+    return Shard(location, entry.bytes, entry.rows, samples, entry.digest, table, entry.skip, entry.damage)
 
 
-def _refuse(seen: Counter[str], image_members: list[str], caption_member: str) -> None:
-    members = ", ".join(name for name, _ in seen.most_common(12)) or "nothing"
-    for setting, wanted in (("data.image_key", image_members), ("data.caption_key", [caption_member])):
-        if not any(name in seen for name in wanted):
+def _sum(counts: "Iterator[dict[str, int]]") -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for one in counts:
+        found.update(one)
+    return dict(found)
+
+
+def _checked(manifest: Manifest, entries: Sequence[Entry]) -> Manifest:
+    damaged = [shard for shard in manifest.shards if shard.damage]
+    if not len(manifest):
+        _refuse_empty(entries, manifest)
+    if damaged:
+        said = f"{damaged[0].location} {damaged[0].damage[0]}"
+        log.warning("%d of %d shards are damaged (%s); what is whole is used", len(damaged), len(entries), said)
+    if manifest.selection.label is not None:
+        _require_labels(manifest, entries)
+    return manifest
+
+
+def _refuse_damage(entries: Mapping[str, Entry], count: int) -> None:
+    damaged = {location: entry.damage[0] for location, entry in entries.items() if entry.damage}
+    if not damaged:
+        return
+    location, damage = next(iter(damaged.items()))
+    more = f" ({len(damaged)} of {count} shards are damaged)" if count > 1 else ""
+    rule = "write or copy it again, or use what is whole with data.damaged_shards=substitute"
+    raise DataError(f"{location}: {damage}{more}; {rule}")
+
+
+def _refuse_empty(entries: Sequence[Entry], manifest: Manifest) -> None:
+    seen = _sum(
+        {extension.removeprefix(index.EMPTY): count for extension in pattern}
+        for entry in entries
+        for pattern, count in entry.patterns.items()
+    )
+    members = ", ".join(sorted(seen, key=lambda name: -seen[name])[:12]) or "nothing"
+    selection = manifest.selection
+    for setting, wanted in (("data.image_key", selection.image), ("data.caption_key", selection.captions)):
+        if seen and not any(name in seen for name in wanted):
             raise DataError(f"{setting}: no sample has a member {' or '.join(wanted)}; the shards hold {members}")
-    raise DataError("data.train: no sample has both an image and a caption; do their file names share a key?")
+    if not seen:
+        raise DataError(f"data.train: the shards hold no samples ({_reasons(manifest)}); run contrastive data verify")
+    rule = "do their file names share a key?"
+    raise DataError(f"data.train: no sample has both an image and a caption ({_reasons(manifest)}); {rule}")
 
 
-def _samples_of(path: Path) -> dict[str, dict[str, Member]]:
-    samples: dict[str, dict[str, Member]] = {}
-    for member in members(path):
-        key, extension = key_and_extension(member.name)
-        if key and extension:
-            samples.setdefault(key, {}).setdefault(extension, member)
-    return samples
+def _reasons(manifest: Manifest) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in manifest.unusable.items()) or "they are empty"
+
+
+def _require_labels(manifest: Manifest, entries: Sequence[Entry]) -> None:
+    """Refuse samples without a label: left out in silence, one would train as if it were like no other."""
+    selection = manifest.selection
+    label = str(selection.label)
+
+    def is_bare(pattern: Pattern) -> bool:
+        return selection.lacks(pattern) is None and label not in pattern
+
+    for number, entry in enumerate(entries):
+        if not any(map(is_bare, entry.patterns)):
+            continue
+        for one in range(int(manifest.starts[number]), int(manifest.starts[number + 1])):
+            row = manifest.row(one)
+            if label not in row.members:
+                held = ", ".join(row.members)
+                rule = f"data.label_key asks for a member {label!r}, and this one has {held}"
+                raise DataError(f"{manifest.shards[number].location}:{row.key}: {rule}")

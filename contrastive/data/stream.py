@@ -1,110 +1,148 @@
-"""Reads sample number i, whatever the process: its bytes at the indexed offsets, its caption and its label."""
+"""Reads sample number i, whatever the process: its bytes at the indexed offsets, its captions and its label."""
 
-import json
 import math
-import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from contrastive.data.shards import Samples
+from contrastive.data.captions import json_field, texts
+from contrastive.data.pool import Found, Pool
+from contrastive.data.storage import ReadError, Storage, is_remote
 from contrastive.errors import DataError
 
 
+class BadSampleError(DataError):
+    """A sample that cannot be used: `reason` is one of few, to count by; the message says all."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class Reader:
-    """Random access to the samples of indexed shards; files are opened when first needed, once a process."""
+    """Random access to the samples of a pool.
 
-    def __init__(self, samples: Samples, caption_key: str, label_key: str | None = None) -> None:
-        self.samples = samples
-        self.caption_field = caption_key.partition(".")[2]
-        self.label_field = (label_key or "").partition(".")[2]
-        self._files: dict[int, int] = {}
+    `damaged_shards` says whether bytes that cannot be read end the run, or spoil a sample for which another stands in.
+    """
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}  # file descriptors do not travel to workers
+    def __init__(self, pool: Pool, storage: Storage, damaged_shards: Literal["fail", "substitute"] = "fail") -> None:
+        self.pool, self.storage, self.damaged_shards = pool, storage, damaged_shards
+        self.is_remote = any(is_remote(s.location) for manifest in pool.manifests for s in manifest.shards)
 
-    def image(self, number: int) -> bytes:
-        """Return the encoded image of sample `number`."""
-        return self._read(number, self.samples.image[number])
+    @property
+    def has_labels(self) -> bool:
+        """Whether samples say what they show."""
+        return self.pool.specs[0].label_key is not None
 
-    def caption(self, number: int, draw: float) -> str:
-        """Return the caption of sample `number`; of several, the one that `draw` in [0, 1) picks.
-
-        Raises:
-            DataError: the caption is empty, or the field of the JSON member is missing or no text.
-        """
-        text = self._read(number, self.samples.caption[number]).decode("utf-8", errors="replace")
-        choices = self._choices(number, text) if self.caption_field else [text]
-        choices = [choice.strip() for choice in choices if isinstance(choice, str) and choice.strip()]
-        if not choices:
-            raise DataError(f"{self.where(number)}: its caption is empty; leave such samples out of the shards")
-        return choices[int(draw * len(choices))]
-
-    def label(self, number: int) -> str:
-        """Return what sample `number` shows, as text: the numbers 3 and 3.0 and the text "3" are one label.
+    def image(self, found: Found) -> bytes:
+        """Return the encoded image of a sample.
 
         Raises:
-            DataError: the field of the JSON member is missing, or the value is no finite number and no text.
+            BadSampleError: its bytes cannot be read, and damaged shards do not end the run.
+            DataError: its bytes cannot be read.
         """
-        assert self.samples.label is not None, "the samples were indexed without a label_key"
-        text = self._read(number, self.samples.label[number]).decode("utf-8", errors="backslashreplace")
-        value = self._field(number, text, "data.label_key", self.label_field) if self.label_field else text
+        member = next(name for name in found.source.image if name in found.row.members)
+        return self._read(found, member)
+
+    def caption(self, found: Found, draw: float) -> str:
+        """Return the caption of a sample; of several, the one that `draw` in [0, 1) picks.
+
+        Raises:
+            BadSampleError: all its captions are empty or missing.
+            DataError: see `image`.
+        """
+        failures = []
+        for key, inner in found.source.captions.drawn(draw, found.row.members):
+            try:
+                choices = texts(self._read(found, key.partition(".")[0]), key)
+            except ValueError as error:
+                failures.append(("caption: no such field", f"data.caption_key asks for {key}, and {error}"))
+                continue
+            if choices:
+                return choices[int(inner * len(choices))]
+            failures.append(("caption: empty", "its caption is empty; leave such samples out of the shards"))
+        reason, rule = failures[0]
+        raise BadSampleError(reason, f"{found.where}: {rule}")
+
+    def label(self, found: Found) -> str:
+        """Return what a sample shows, as text: the numbers 3 and 3.0 and the text "3" are one label.
+
+        Raises:
+            BadSampleError: the field of the JSON member is missing, or the value is no finite number and no text.
+            DataError: see `image`.
+        """
+        assert found.source.label_key is not None, "the source has no label_key"
+        member, _, field = found.source.label_key.partition(".")
+        text = self._read(found, member).decode("utf-8", errors="backslashreplace")
+        try:
+            value = json_field(text, member, field) if field else text
+        except ValueError as error:
+            message = f"{found.where}: data.label_key asks for {found.source.label_key}, and {error}"
+            raise BadSampleError("label: no such field", message) from None
         label = _label_text(value)
         if not label:
             rule = f"data.label_key asks for a number or a text, and this one has {str(value)[:60]!r}"
-            raise DataError(f"{self.where(number)}: {rule}")
+            raise BadSampleError("label: no value", f"{found.where}: {rule}")
         return label
 
     def probe(self, tries: int = 100) -> None:
-        """Read a caption and a label at the door, so that a wrong key stops the run before it starts.
+        """Read a caption and a label of each source at the door, so that a wrong key stops the run before it starts.
 
         Raises:
             DataError: none of the first samples has one.
         """
-        self._probe(lambda number: self.caption(number, 0.0), tries)
-        if self.samples.label is not None:
-            self._probe(self.label, tries)
+        for start, end in zip(self.pool.starts[:-1].tolist(), self.pool.starts[1:].tolist(), strict=True):
+            numbers = range(start, min(end, start + tries))
+            _require_one(lambda found: self.caption(found, 0.0), map(self.pool.find, numbers))
+            if self.has_labels:
+                _require_one(self.label, map(self.pool.find, numbers))
 
-    def _probe(self, read: Callable[[int], str], tries: int) -> None:
-        failures = []
-        for number in range(min(tries, len(self.samples))):
-            try:
-                read(number)
-            except DataError as error:
-                failures.append(error)
-            else:
-                return
-        raise failures[0]
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Begin to fetch samples that will be read soon; worth it where shards are remote."""
+        for number in numbers:
+            found = self.pool.find(number)
+            spans = [found.row.members[name] for name in self._wanted(found)]
+            first, last = min(offset for offset, _ in spans), max(offset + size for offset, size in spans)
+            self.storage.prefetch(found.location, first, last - first, found.manifest.shards[found.row.shard].bytes)
 
-    def where(self, number: int) -> str:
-        """Return 'shard:key' of a sample, for messages."""
-        return f"{self.samples.shards[self.samples.shard[number]]}:{self.samples.keys[number]}"
+    def members(self, number: int) -> dict[str, Any]:
+        """Return a sample as webdataset yields it: `__key__`, `__url__`, and the bytes of every member by extension.
 
-    def _choices(self, number: int, text: str) -> list[Any]:
-        value = self._field(number, text, "data.caption_key", self.caption_field)
-        return value if isinstance(value, list) else [value]
+        Raises:
+            DataError: see `image`.
+        """
+        found = self.pool.find(number)
+        content = {name: self._read(found, name) for name in found.row.members}
+        return {"__key__": found.row.key, "__url__": found.location, **content}
 
-    def _field(self, number: int, text: str, setting: str, field: str) -> Any:
+    def _wanted(self, found: Found) -> list[str]:
+        image = next(name for name in found.source.image if name in found.row.members)
+        return [image, *(name for name in found.source.captions.members if name in found.row.members)]
+
+    def _read(self, found: Found, member: str) -> bytes:
+        offset, size = found.row.members[member]
+        shard = found.manifest.shards[found.row.shard]
         try:
-            return json.loads(text)[field]
-        except (ValueError, KeyError, TypeError) as error:
-            rule = f"{setting} asks for a JSON member with a field {field!r}, and this one has none"
-            raise DataError(f"{self.where(number)}: {rule}") from error
+            return self.storage.read(shard.location, offset, size, shard.bytes)
+        except ReadError as error:
+            if self.damaged_shards == "substitute":
+                raise BadSampleError(f"shard: {error.reason}", f"{found.where}: {error}") from error
+            rule = "mend it, or let other samples stand in with data.damaged_shards=substitute"
+            raise DataError(f"{error} (sample {found.row.key} at byte {offset}); {rule}") from error
 
-    def _read(self, number: int, span: NDArray[np.int64]) -> bytes:
-        shard = int(self.samples.shard[number])
-        if shard not in self._files:
-            try:
-                self._files[shard] = os.open(self.samples.shards[shard], os.O_RDONLY)
-            except OSError as error:
-                raise DataError(f"{self.samples.shards[shard]}: cannot be opened any more: {error.strerror}") from error
-        offset, size = int(span[0]), int(span[1])
-        data = os.pread(self._files[shard], size, offset)
-        if len(data) != size:
-            raise DataError(f"{self.where(number)}: {len(data)} of {size} bytes; was the shard changed while training?")
-        return data
+
+def _require_one(read: Callable[[Found], str], samples: Iterable[Found]) -> None:
+    failures = []
+    for found in samples:
+        try:
+            read(found)
+        except BadSampleError as error:
+            failures.append(error)
+        else:
+            return
+    raise failures[0]
 
 
 def _label_text(value: Any) -> str | None:

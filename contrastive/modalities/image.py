@@ -3,10 +3,10 @@
 Both read one `Preprocess`, which is stored with the checkpoint, so training and evaluation cannot differ.
 """
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
 
-MAX_PIXELS = 64_000_000  # of an encoded image: a larger one is a decompression bomb until shown otherwise
+from contrastive.modalities.decode import Orientation, as_rgb, decode
+
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the model's input; the fields are open_clip's `preprocess_cfg`."""
+    """How an image becomes the model's input; all fields but `orientation` are open_clip's `preprocess_cfg`.
+
+    Published models saw images as they are `stored`; `upright` turns those whose EXIF says so.
+    """
 
     size: int
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
@@ -33,6 +36,7 @@ class Preprocess:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     fill_color: int = 0
+    orientation: Orientation = "stored"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON and YAML hold them."""
@@ -40,8 +44,9 @@ class Preprocess:
 
     def evaluation_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return open_clip's own evaluation transform: PIL image to normalised float32 [3, size, size]."""
-        transform: Callable[[Image.Image], Tensor] = image_transform_v2(PreprocessCfg(**asdict(self)), is_train=False)
-        return transform
+        settings = {name: value for name, value in asdict(self).items() if name != "orientation"}
+        transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        return partial(_evaluate, transform, self.orientation)
 
     def normalise(self, image: Tensor) -> Tensor:
         """Return (image - mean) / std of float images [B, 3, H, W] in 0..1."""
@@ -50,46 +55,37 @@ class Preprocess:
         return (image - mean) / std
 
 
-def decode(data: bytes) -> Tensor:
-    """Return uint8 [3, H, W] of an encoded image, in RGB.
-
-    torchvision decodes plain JPEG and PNG, twice as fast as Pillow and to the same pixels; Pillow does all the rest.
-
-    Raises:
-        ValueError: not an image, damaged, or larger than MAX_PIXELS.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels is more than {MAX_PIXELS}")
-            if image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB"):
-                encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                rgb: Tensor = decode_image(encoded, ImageReadMode.RGB)
-                return rgb
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, RuntimeError, SyntaxError) as error:
-        raise ValueError(f"cannot be decoded: {error}") from error
+def _evaluate(transform: Callable[[Image.Image], Tensor], orientation: Orientation, image: Image.Image) -> Tensor:
+    return transform(as_rgb(image, orientation))
 
 
 class TrainTransform:
     """Encoded bytes to the uint8 pixels of one training sample; what is left to do happens in batch, on the device.
 
     With `random_crop` (least, most share of the area) a square-ish crop is drawn as torchvision's RandomResizedCrop
-    draws it, from `draws`; without it, the resize of evaluation is applied.
+    draws it, from `draws`; without it, the resize of evaluation is applied. `decode_scale` decodes a JPEG at 1/2, 1/4
+    or 1/8 where what is kept of it still has `size` pixels a side: faster, and not the same pixels.
     """
 
-    def __init__(self, preprocess: Preprocess, random_crop: tuple[float, float] | None) -> None:
-        self.preprocess, self.random_crop = preprocess, random_crop
+    def __init__(
+        self, preprocess: Preprocess, random_crop: tuple[float, float] | None, decode_scale: bool = False
+    ) -> None:
+        self.preprocess, self.random_crop, self.decode_scale = preprocess, random_crop, decode_scale
         self.interpolation = InterpolationMode(preprocess.interpolation)
 
     def __call__(self, data: bytes, draws: NDArray[np.float64]) -> Tensor:
-        """Return uint8 [3, size, size] of an encoded image; `draws` are four uniform numbers in [0, 1)."""
-        image, size = decode(data), self.preprocess.size
+        """Return uint8 [3, size, size] of an encoded image; `draws` are four uniform numbers in [0, 1).
+
+        Raises:
+            BadImageError: see `decode`.
+        """
+        reduce = (lambda height, width: self._factor(height, width, draws)) if self.decode_scale else None
+        decoded = decode(data, self.preprocess.orientation, reduce)
+        image, size = torch.from_numpy(decoded).permute(2, 0, 1), self.preprocess.size  # a view, channels last
         height, width = image.shape[-2:]
         if self.random_crop is not None:
             top, left, height, width = crop_box(height, width, self.random_crop, draws)
-            image = image[:, top : top + height, left : left + width]
-            return self._resize(image, [size, size])
+            return self._resize(image[:, top : top + height, left : left + width], [size, size])
         if (height, width) == (size, size):
             return image
         if self.preprocess.resize_mode == "squash":
@@ -98,6 +94,19 @@ class TrainTransform:
         scale = size / pick(height, width)
         image = self._resize(image, [max(1, round(height * scale)), max(1, round(width * scale))])
         return _centre(image, size, self.preprocess.fill_color)
+
+    def into(self, data: bytes, draws: NDArray[np.float64], out: Tensor) -> None:
+        """Write the pixels of an encoded image into `out`, uint8 [size, size, 3]; see `__call__`."""
+        out.copy_(self(data, draws).permute(1, 2, 0))
+
+    def _factor(self, height: int, width: int, draws: NDArray[np.float64]) -> int:
+        """Return the largest of 1, 2, 4, 8 by which an image may be reduced before it is cropped and resized."""
+        if self.random_crop is not None:
+            _, _, height, width = crop_box(height, width, self.random_crop, draws)
+        least = max if self.preprocess.resize_mode == "longest" and self.random_crop is None else min
+        return max(
+            factor for factor in (1, 2, 4, 8) if factor == 1 or least(height, width) >= factor * self.preprocess.size
+        )
 
     def _resize(self, image: Tensor, size: list[int]) -> Tensor:
         resized: Tensor = pixels.resize(image, size, self.interpolation, antialias=True)

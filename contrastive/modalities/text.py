@@ -1,4 +1,4 @@
-"""Captions to token ids, with open_clip's tokenizers."""
+"""Captions to token ids: CLIP's byte pairs, or any tokenizer of transformers through open_clip."""
 
 import logging
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
 from contrastive.errors import ModelError
+from contrastive.modalities.clip_bpe import ClipTokenizer
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TokenizerSpec:
 
 
 class Tokenizer:
-    """Calls open_clip's tokenizer and remembers what it has seen: captions repeat, and Python is slow at byte pairs."""
+    """Calls a tokenizer and remembers what it has seen, since captions repeat."""
 
     MEMORY = 200_000  # captions; about 100 MB at 77 tokens
 
@@ -74,6 +75,8 @@ class Tokenizer:
 
 
 def _build(spec: TokenizerSpec) -> Callable[[list[str]], Tensor]:
+    if spec.name is None and not spec.options:
+        return ClipTokenizer(spec.context_length)
     if spec.name is None:
         tokenizer: Callable[[list[str]], Tensor] = SimpleTokenizer(context_length=spec.context_length, **spec.options)
         return tokenizer

@@ -16,12 +16,12 @@ import open_clip
 from open_clip.factory import _get_hf_config, parse_model_name
 from open_clip.model import CLIPTextCfg
 
-from contrastive.config import ModelConfig
 from contrastive.errors import ConfigError, ModelError
 from contrastive.modalities.image import Preprocess
 from contrastive.modalities.text import Tokenizer, TokenizerSpec
 from contrastive.models.contrastive_model import ContrastiveModel, DualEncoder, OpenClipModel
 from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, bind, convert, suggest
+from contrastive.settings import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from contrastive.config import ModelConfig
 from contrastive.errors import ModelError
 from contrastive.modalities.image import Preprocess
 from contrastive.modalities.text import Tokenizer, TokenizerSpec
@@ -23,6 +22,7 @@ from contrastive.models.build import Built, build
 from contrastive.models.contrastive_model import ContrastiveModel
 from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS
 from contrastive.registry import find as find_part
+from contrastive.settings import ModelConfig
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS = "checkpoint.json", "model.safetensors"

@@ -6,9 +6,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn, ones
 
-from contrastive.config import ModelConfig
 from contrastive.encoders.open_clip import encode_short, is_causal, is_short
 from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, build
+from contrastive.settings import ModelConfig
 
 
 class ContrastiveModel(nn.Module):

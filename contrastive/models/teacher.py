@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from open_clip.factory import parse_model_name
 from torch import Tensor, nn
 
-from contrastive.config import ModelConfig
 from contrastive.errors import ConfigError, ModelError
 from contrastive.models.build import Built, build, check_name
 from contrastive.models.checkpoint import find, restore
 from contrastive.registry import convert, suggest
+from contrastive.settings import ModelConfig
 
 
 @dataclass(frozen=True)

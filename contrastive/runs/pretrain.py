@@ -11,9 +11,13 @@ import torch
 from accelerate import Accelerator
 
 from contrastive import distributed
-from contrastive.config import Config, load
-from contrastive.data.loader import Plan, RankBatches, batches
-from contrastive.data.shards import Samples, expand, index
+from contrastive.config import load
+from contrastive.data.loader import Loader
+from contrastive.data.pool import Pool, open_pool, storage_options
+from contrastive.data.quarantine import FILE as QUARANTINE
+from contrastive.data.quarantine import Quarantine, Tally
+from contrastive.data.rows import Plan, RankRows
+from contrastive.data.storage import Storage
 from contrastive.data.stream import Reader
 from contrastive.errors import ConfigError, RunError, UserError
 from contrastive.eval import suite
@@ -26,7 +30,8 @@ from contrastive.models import teacher as teachers
 from contrastive.report import write_report
 from contrastive.runs import machine
 from contrastive.runs.evaluate import open_eval_dataset, write_results
-from contrastive.tracking import Tracker, environment
+from contrastive.settings import Config
+from contrastive.tracking import CountLine, Tracker, environment
 from contrastive.train import optim, state, task
 from contrastive.train.caching import plan_step
 from contrastive.train.loop import total_steps, train
@@ -39,7 +44,7 @@ class Prepared:
     """A run that has passed the door: everything a user gave is checked, nothing is trained yet."""
 
     config: Config
-    samples: Samples
+    pool: Pool
     datasets: list[EvalDataset]
 
     @property
@@ -68,12 +73,15 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     if distributed.rank() == 0:  # the others may come when it has been made
         state.refuse_foreign(directory)
     datasets = [open_eval_dataset(path) for path in config.eval.datasets]
-    samples = index(expand(config.data.train), config.data.image_key, config.data.caption_key, config.data.label_key)
-    if config.data.global_batch_size > len(samples):
-        rule = f"is more than the {len(samples):,} samples of data.train; a batch may not hold a sample twice"
+    storage = Storage(storage_options(config.data))
+    with CountLine("indexing shards", distributed.rank() == 0) as progress:
+        pool = open_pool(config.data, storage, progress)
+    available = pool.order(config.data, config.train.seed).epoch_samples
+    if config.data.global_batch_size > available:
+        rule = f"is more than the {available:,} samples of data.train; a batch may not hold a sample twice"
         raise ConfigError(f"data.global_batch_size: {config.data.global_batch_size} {rule}")
-    Reader(samples, config.data.caption_key, config.data.label_key).probe()
-    return Prepared(config, samples, datasets)
+    Reader(pool, storage, config.data.damaged_shards).probe()
+    return Prepared(config, pool, datasets)
 
 
 def _check_processes(config: Config) -> None:
@@ -116,20 +124,21 @@ def pretrain(prepared: Prepared) -> Path:
     if config.train.compile:
         built.model.compile()
 
+    _require_one_dataset(prepared.pool)
     run = _Run(prepared, built, teacher, accelerator)
     run.open(precision)
+    loader = _loader(prepared, built, teacher, accelerator)
     train(
         config,
         accelerator,
         trained,
         optimizer,
-        _stream(prepared, built, teacher, accelerator),
-        samples=len(prepared.samples),
+        loader,
         tracker=run.tracker,
         save=run.save,
         evaluate=run.evaluate,
     )
-    run.close(time.perf_counter() - started)
+    run.close(time.perf_counter() - started, loader)
     accelerator.end_training()
     return prepared.directory
 
@@ -140,21 +149,46 @@ def _teacher(config: Config, accelerator: Accelerator) -> teachers.Teacher | Non
     return None if found is None else found.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
-def _stream(prepared: Prepared, built: models.Built, teacher: teachers.Teacher | None, accelerator: Accelerator) -> Any:
-    config = prepared.config
-    plan = Plan(config.data.global_batch_size, config.train.seed, accelerator.process_index, accelerator.num_processes)
-    crop = config.data.random_crop
-    transform = TrainTransform(built.preprocess, (crop[0], crop[1]) if crop else None)
-    dataset = RankBatches(
-        Reader(prepared.samples, config.data.caption_key, config.data.label_key),
-        transform,
-        built.tokenizer,
-        plan,
-        cut_text=not built.model.reads_padding,
-        teacher_tokenizer=None if teacher is None else teacher.tokenizer,
-        cut_teacher_text=teacher is not None and not teacher.model.reads_padding,
+def _loader(
+    prepared: Prepared, built: models.Built, teacher: teachers.Teacher | None, accelerator: Accelerator
+) -> Loader:
+    config, data = prepared.config, prepared.config.data
+    crop = data.random_crop
+    transform = TrainTransform(built.preprocess, (crop[0], crop[1]) if crop else None, data.decode_scale)
+    cut_text = not built.model.reads_padding
+    cut_teacher_text = teacher is not None and not teacher.model.reads_padding
+    plan = Plan(
+        prepared.pool.order(data, config.train.seed),
+        config.train.seed,
+        data.global_batch_size,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
-    return batches(dataset, 0, total_steps(config), config.data.workers, accelerator.device.type == "cuda")
+    reader = Reader(prepared.pool, Storage(storage_options(data)), data.damaged_shards)
+    other = None if teacher is None else teacher.tokenizer
+    rows = RankRows(reader, transform, built.tokenizer, plan, teacher_tokenizer=other)
+    return Loader(
+        rows,
+        workers=data.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        cut_text=cut_text,
+        cut_teacher_text=cut_teacher_text,
+        quarantine=Quarantine(prepared.directory / QUARANTINE, data.max_bad_share),
+        timeout_seconds=data.timeout_seconds,
+    )
+
+
+def _require_one_dataset(pool: Pool) -> None:
+    """Refuse ranks that see other samples: their batches would overlap and miss some, and nobody would notice.
+
+    Raises:
+        RunError: there are some.
+    """
+    prints = distributed.gather_objects(pool.fingerprint)
+    for rank, found in enumerate(prints):
+        if found != prints[0]:
+            rule = "copy the shards whole to every machine, and run contrastive data index there"
+            raise RunError(f"data: rank {rank} sees other samples than rank 0 ({found[:8]}, {prints[0][:8]}); {rule}")
 
 
 class _Run:
@@ -175,7 +209,8 @@ class _Run:
             if self.teacher is not None:
                 size = sum(p.numel() for p in self.teacher.parameters())
                 facts["teacher"] = f"{self.teacher.source}, {size / 1e6:.1f} M parameters"
-            facts["samples"] = len(self.prepared.samples)
+            facts["samples"] = len(self.prepared.pool)
+            facts["data_fingerprint"] = self.prepared.pool.fingerprint
             facts["step"] = str(plan_step(self.config, self.accelerator.num_processes))
             state.create(self.directory, self.config, facts)
             self.tracker = Tracker(self.directory, self.config.tracking.tensorboard)
@@ -186,7 +221,8 @@ class _Run:
         """Write the checkpoint of `step`."""
         if self.accelerator.is_main_process:
             seen = step * self.config.data.global_batch_size
-            info = {"step": step, "samples_seen": seen, "run": str(self.directory)}
+            data = self.prepared.pool.state(self.config.data, self.config.train.seed, seen).to_dict()
+            info = {"step": step, "samples_seen": seen, "run": str(self.directory), "data": data}
             checkpoint.save(state.checkpoint_path(self.directory, step), self.built, info)
         self.accelerator.wait_for_everyone()
 
@@ -209,14 +245,29 @@ class _Run:
         if step == total_steps(self.config):
             write_results(self.directory / "evaluation.json", suite.illustrated(results, self.prepared.datasets))
 
-    def close(self, seconds: float) -> None:
+    def close(self, seconds: float, loader: Loader) -> None:
         """Mark the run as done and write its report."""
+        tally = sum(distributed.gather_objects(loader.quarantine.tally()), Tally())
+        sources = distributed.gather_objects(loader.sources)
         if self.tracker is None:
             return
         self.tracker.close()
         steps = total_steps(self.config)
         seen = steps * self.config.data.global_batch_size
-        figures = {"step": steps, "samples_seen": seen, "seconds": round(seconds, 1)}
+        figures: dict[str, Any] = {
+            "step": steps,
+            "samples_seen": seen,
+            "seconds": round(seconds, 1),
+            "replaced": tally.replaced,
+        }
+        if tally.replaced:
+            log.warning("%s; see %s", tally, self.directory / QUARANTINE)
+        if self.config.data.sources:
+            counts = [sum(column) for column in zip(*sources, strict=True)]
+            figures["sources"] = dict(zip(self.config.data.sources, counts, strict=True))
+            log.info(
+                "samples by source: %s", ", ".join(f"{k} {n:,} ({n / seen:.1%})" for k, n in figures["sources"].items())
+            )
         state.finish(self.directory, self.config, figures)
         try:
             log.info("report: %s", write_report(self.directory))
@@ -226,7 +277,8 @@ class _Run:
 
 def introduce(prepared: Prepared, facts: dict[str, Any]) -> None:
     """Log what is about to run: launch, batch, how a step is computed, teacher, data, length and size."""
-    config, samples = prepared.config, len(prepared.samples)
+    config, pool = prepared.config, prepared.pool
+    samples = pool.order(config.data, config.train.seed).epoch_samples
     size, steps = config.data.global_batch_size, total_steps(config)
     log.info(
         "world_size=%d device=%s precision=%s threads=%d global_batch_size=%d (%d per process)",
@@ -238,7 +290,7 @@ def introduce(prepared: Prepared, facts: dict[str, Any]) -> None:
         log.info("teacher: %s", facts["teacher"])
     log.info(
         "%s samples in %d shards (%d unusable)  %d steps = %.1f epochs  %.1f M parameters  run %s",
-        *(f"{samples:,}", len(prepared.samples.shards), prepared.samples.unusable),
+        *(f"{len(pool):,}", pool.shard_count, pool.unusable),
         *(steps, steps * size / samples, facts["parameters"] / 1e6, prepared.directory),
     )
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive.config import Config
 from contrastive.errors import ConfigError, RunError
+from contrastive.settings import Config
 
 Tower = Literal["image", "text"]
 Batch = dict[str, Tensor]  # as of data.loader

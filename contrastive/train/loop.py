@@ -5,21 +5,36 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from contrastive import distributed
-from contrastive.config import Config
-from contrastive.data.loader import Batch
+from contrastive.data.rows import Batch
 from contrastive.errors import RunError
+from contrastive.settings import Config
 from contrastive.tracking import ProgressLine, Tracker
 from contrastive.train.caching import plan_step
 from contrastive.train.optim import learning_rate
 from contrastive.train.step import Step
 
 AtStep = Callable[[int], None]
+
+
+class Stream(Protocol):
+    """What the loop asks of a loader."""
+
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch."""
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Yield this rank's batches of steps first_step to last_step - 1."""
+
+    def counts(self) -> dict[str, int]:
+        """Return what this rank has counted so far; the same names on all ranks."""
 
 
 @dataclass
@@ -62,20 +77,19 @@ def train(
     accelerator: Accelerator,
     task: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
+    stream: Stream,
     *,
-    samples: int,
     tracker: Tracker | None,
     save: AtStep,
     evaluate: AtStep,
 ) -> None:
-    """Train to the end. `samples` is the size of an epoch; `save` and `evaluate` are called on all ranks.
+    """Train to the end; `save` and `evaluate` are called on all ranks.
 
     Raises:
         RunError: the loss or its gradient is not finite, or a cached step did not repeat itself.
     """
     size, last = config.data.global_batch_size, total_steps(config)
-    pace = Pace(size)
+    pace, batches = Pace(size), stream.batches(0, last)
     run_step = Step(
         accelerator, task, optimizer, plan_step(config, accelerator.num_processes), config.optim.clip_grad_norm
     )
@@ -99,8 +113,9 @@ def train(
                     run_step.require_exact(means)
                     _require_finite(means, accelerator.optimizer_step_was_skipped)
             if logs:
-                seen = {"samples_seen": step * size, "epoch": step * size / samples}
-                values = {**seen, **means, "learning_rate": rate, **pace.figures()}
+                seen = {"samples_seen": step * size, "epoch": step * size / stream.epoch_samples}
+                counts = _sum_over_ranks(stream.counts(), accelerator.device)
+                values = {**seen, **means, "learning_rate": rate, **pace.figures(), **counts}
                 if tracker is not None:
                     tracker.record("train", step, values)
                 progress.show(step, values)
@@ -129,6 +144,11 @@ def _mean_over_ranks(terms: dict[str, Tensor]) -> dict[str, float]:
     names = sorted(terms)
     means = distributed.mean_over_ranks(torch.stack([terms[name].float().reshape(()) for name in names]))
     return dict(zip(names, means.tolist(), strict=True))
+
+
+def _sum_over_ranks(counts: Mapping[str, int], device: torch.device) -> dict[str, int]:
+    total = distributed.sum_over_ranks(torch.tensor(list(counts.values()), dtype=torch.int64, device=device))
+    return {f"data/{name}": value for name, value in zip(counts, total.tolist(), strict=True)}
 
 
 @contextmanager

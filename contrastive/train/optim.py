@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contrastive.config import OptimConfig
+from contrastive.settings import OptimConfig
 
 
 def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

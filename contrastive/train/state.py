@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contrastive.config import Config, to_dict, to_yaml
+from contrastive.config import to_dict, to_yaml
 from contrastive.errors import RunError
+from contrastive.settings import Config
 
 CONFIG, ENVIRONMENT, FINISHED = "config.yaml", "environment.json", "finished.json"
 

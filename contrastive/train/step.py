@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from contrastive.config import MAX_LOGIT_SCALE
-from contrastive.data.loader import Batch
+from contrastive.data.rows import Batch
+from contrastive.settings import MAX_LOGIT_SCALE
 from contrastive.train.caching import CachedBackward, StepPlan, require_replayed
 
 DRIFT = "replay_drift/"

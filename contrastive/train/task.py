@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from contrastive.config import Config
-from contrastive.data.loader import Batch
+from contrastive.data.rows import Batch
 from contrastive.errors import ConfigError
 from contrastive.modalities.image import Preprocess
 from contrastive.models.contrastive_model import ContrastiveModel
 from contrastive.registry import AUGMENTATIONS, LOSSES, bind, build, convert
+from contrastive.settings import Config
 
 # What a constructor of a loss may ask for, while neither model nor teacher is there to say it.
 PLACEHOLDERS = {"embed_dim": 1, "teacher_embed_dim": 1}

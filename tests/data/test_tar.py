@@ -69,7 +69,7 @@ def flip(data: bytes, place: int) -> bytes:
     [
         (lambda data, third: flip(data, third + 5), "is damaged: there is no header at byte"),
         (lambda data, third: data[:third], "is cut short: there is no closing block at byte"),
-        (lambda data, third: data[: third + 100], "is damaged: there is no header at byte"),
+        (lambda data, third: data[: third + 100], "is cut short: there is no closing block at byte"),
         (lambda data, third: data[: third - 300], "cut short"),
         (lambda data, third: b"", "is no"),
         (lambda data, third: b"<html>" + b"not found " * 300, "is no"),
@@ -89,10 +89,10 @@ def test_a_damaged_tar_with_extensions_is_refused_too(tmp_path: Path):
     path = write(tmp_path / "a.tar", tarfile.PAX_FORMAT, [f"{n}.png" for n in range(5)], mtime=1.5)
     data = path.read_bytes()
     path.write_bytes(flip(data, members(path)[3].offset - 512 + 5))
-    with pytest.raises(DataError, match=r"is no readable tar \(bad checksum\)"):
+    with pytest.raises(DataError, match="is damaged: there is no header at byte"):
         members(path)
     path.write_bytes(data[: members_end(data)])
-    with pytest.raises(DataError, match=r"is no readable tar \(unexpected end of data\)"):
+    with pytest.raises(DataError, match=r"is cut short inside member 4\.png at byte"):
         members(path)
 
 

@@ -162,7 +162,7 @@ def test_truncated_tar_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_is_no_tar(tmp_path: Path) -> None:
     folder = labelled(tmp_path)
     (folder / "0.tar").write_bytes(b"")
-    assert "0.tar: is no tar; write or copy it again" in refused(folder)
+    assert "0.tar: is no tar but an empty file; write or copy it again" in refused(folder)
 
 
 def test_set_without_samples_is_refused(tmp_path: Path) -> None:

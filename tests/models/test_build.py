@@ -11,9 +11,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from contrastive.config import ModelConfig
 from contrastive.errors import ConfigError, ModelError
 from contrastive.models.build import build, check
+from contrastive.settings import ModelConfig
 from tests import toys
 
 MODEL_CFG: dict[str, Any] = {

@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from contrastive.config import ModelConfig
 from contrastive.errors import ModelError
 from contrastive.models.build import Built, build
 from contrastive.models.checkpoint import find, load, save
+from contrastive.settings import ModelConfig
 from tests import toys
 from tests.encoders.test_huggingface import folder as bert  # noqa: F401  (a fixture)
 from tests.modalities.test_text import word_level

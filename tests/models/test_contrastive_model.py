@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from contrastive.config import ModelConfig
 from contrastive.models.build import build
 from contrastive.models.contrastive_model import ContrastiveModel, DualEncoder
+from contrastive.settings import ModelConfig
 
 CONFIG = ModelConfig(
     image={"name": "timm", "model": "test_convnext"},

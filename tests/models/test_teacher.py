@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from contrastive.config import ModelConfig
 from contrastive.errors import ModelError, UserError
 from contrastive.models.build import build
 from contrastive.models.checkpoint import save
 from contrastive.models.teacher import Teacher, check, load
+from contrastive.settings import ModelConfig
 from tests import toys
 from tests.models.test_build import MODEL_CFG, PREPROCESS, local_dir  # noqa: F401  (a fixture)
 

@@ -216,3 +216,42 @@ def test_a_compiled_model_trains_as_an_eager_one(shards: Path, tmp_path: Path, s
     compiled = records(compiled_run)
     assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in eager], rel=1e-4)
     assert load(compiled_run).model.state_dict().keys() == load(tmp_path / "eager").model.state_dict().keys()
+
+
+def test_a_mixture_reports_what_it_showed(shards: Path, tmp_path: Path):
+    other = toys.write_shards(tmp_path / "other", 8, shards=1)
+    overrides = [o for o in toys.overrides(shards, tmp_path / "run") if not o.startswith("data.train")]
+    sources = [f"data.sources.a={{shards: {shards}}}", f"data.sources.b={{shards: {other}, weight: 1.0}}"]
+    folder = run([*overrides, *sources, "train.total_samples=96"])
+    closing = json.loads((folder / "finished.json").read_text())
+    assert closing["sources"] == {"a": 80, "b": 16}
+    last = records(folder)[-1]
+    assert (last["data/samples/a"], last["data/samples/b"], last["epoch"]) == (80, 16, 2.0)
+
+
+def test_bad_samples_are_replaced_counted_and_named_and_can_be_left_out(shards: Path, tmp_path: Path):
+    bad = [("bad.png", b"no image"), ("bad.txt", b"words"), ("bad.json", b'{"captions": "words"}')]
+    toys.write_tar(shards / "00009.tar", [*bad, *toys.members(77)])
+    overrides = [*toys.overrides(shards, tmp_path / "run"), "data.max_bad_share=1.0", "train.total_samples=84"]
+    folder = run([*overrides, "data.global_batch_size=42"])
+    assert json.loads((folder / "finished.json").read_text())["replaced"] == 2
+    (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(line)["key"] == "bad"
+    assert [row["data/replaced"] for row in records(folder)] == [1, 2]
+
+
+def test_a_checkpoint_says_how_far_the_data_were_read(shards: Path, tmp_path: Path):
+    info = load(run(toys.overrides(shards, tmp_path / "run"))).info
+    assert (info["data"]["consumed"], info["data"]["seed"]) == (48, 0)
+    assert (
+        info["data"]["fingerprint"]
+        == json.loads((tmp_path / "run" / "environment.json").read_text())["data_fingerprint"]
+    )
+
+
+def test_a_file_may_not_allow_pipes_and_a_saved_run_does_not(shards: Path, tmp_path: Path):
+    (tmp_path / "x.yaml").write_text("data: {allow_pipes: true}\n")
+    with pytest.raises(UserError, match=r"data\.allow_pipes: .*x\.yaml lets shards run shell commands; write"):
+        prepare([str(tmp_path / "x.yaml")], toys.overrides(shards, tmp_path / "run"))
+    folder = run([*toys.overrides(shards, tmp_path / "run"), "data.allow_pipes=true"])
+    assert "allow_pipes" not in (folder / "config.yaml").read_text()

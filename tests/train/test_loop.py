@@ -41,6 +41,23 @@ class Task(nn.Module):
         return {"loss": (weight * batch["x"] * factor).sum(), "x": batch["x"].mean()}
 
 
+class Stream:
+    """Batches without end, of an epoch of 40 samples, of which every step replaces one."""
+
+    epoch_samples = 40
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[dict[str, torch.Tensor]]:
+        for _ in range(first_step, last_step):
+            self.steps += 1
+            yield {"x": torch.ones(2)}
+
+    def counts(self) -> dict[str, int]:
+        return {"replaced": self.steps}
+
+
 class Records:
     """A tracker that keeps what it is told."""
 
@@ -55,10 +72,6 @@ def run(task: nn.Module, *overrides: str, done: list[int] | None = None) -> tupl
     config = load([], ["data.global_batch_size=10", "train.total_samples=95", "tracking.log_every_steps=1", *overrides])
     records, saved, evaluated = Records(), [] if done is None else done, [] if done is None else done
 
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
-        while True:
-            yield {"x": torch.ones(2)}
-
     def evaluate(step: int) -> None:
         evaluated.append(step)
         task.eval()
@@ -68,8 +81,7 @@ def run(task: nn.Module, *overrides: str, done: list[int] | None = None) -> tupl
         Accelerator(cpu=True),
         task,
         torch.optim.SGD(task.parameters(), lr=9.0),
-        batches(),
-        samples=40,
+        Stream(),
         tracker=records,
         save=saved.append,
         evaluate=evaluate,
@@ -168,3 +180,9 @@ def test_a_pause_is_off_the_clock():
     pace.steps, pace.waited = 2, 0.0
     pace.pause(lambda: time.sleep(0.3))
     assert pace.figures()["step_seconds"] < 0.1
+
+
+def test_what_the_stream_counts_is_logged():
+    rows, _, _ = run(Task(), "tracking.log_every_steps=4")
+    assert [row["data/replaced"] for row in rows] == [4, 8, 10]
+    assert [row["epoch"] for row in rows] == [1.0, 2.0, 2.5]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from contrastive.config import OptimConfig
+from contrastive.settings import OptimConfig
 from contrastive.train.optim import learning_rate, optimizer
 
 

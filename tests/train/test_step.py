@@ -5,8 +5,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from contrastive.config import MAX_LOGIT_SCALE, load
+from contrastive.config import load
 from contrastive.errors import RunError
+from contrastive.settings import MAX_LOGIT_SCALE
 from contrastive.train.caching import StepPlan
 from contrastive.train.optim import optimizer
 from contrastive.train.step import Step, clamp_logit_scale

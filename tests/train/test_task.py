@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from contrastive.config import ModelConfig, load
+from contrastive.config import load
 from contrastive.errors import ConfigError
 from contrastive.models.build import build
 from contrastive.models.teacher import Teacher
+from contrastive.settings import ModelConfig
 from contrastive.train.task import ContrastiveTask, attention_kernel, check, check_splits
 from tests import toys
 

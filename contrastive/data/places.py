@@ -18,6 +18,7 @@ from contrastive.errors import DataError
 log = logging.getLogger("contrastive")
 SUFFIXES = ("*.tar", "*.tar.gz", "*.tgz")
 PIPE, FILE = "pipe:", "file://"
+HTTP = ("http", "https")  # read through the standard library; fsspec needs aiohttp to list them only
 MOST = 1_000_000  # shards of one brace pattern; {0..999999999} is a slip, and would fill the memory
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 
@@ -79,7 +80,8 @@ def _pipes(part: str, setting: str, allow_pipes: bool) -> list[str]:
 def _urls(part: str, setting: str) -> list[str]:
     scheme = part.partition("://")[0]
     try:
-        fsspec.get_filesystem_class(scheme)
+        if scheme.lower() not in HTTP:
+            fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
         raise DataError(f"{setting}: {part}: {scheme}:// cannot be read here: {_line(error)}") from error
     return [place for name in _braces(part, setting) for place in _listed(name, setting)]

@@ -199,7 +199,7 @@ class Transfers:
         self._tried(url, "fetch", once, lambda: done)
 
     def _system(self, url: str) -> System:
-        return self._systems[url.startswith(("http://", "https://"))]
+        return self._systems[url.lower().startswith(("http://", "https://"))]
 
     def _tried(self, url: str, stage: str, once: Callable[[], T], done: Callable[[], int]) -> T:
         began, failures, before = time.monotonic(), 0, 0

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch
 from contrastive.hashing import bytes_hash, mix, row_hash, uniform
 
 MASK = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 def splitmix64(x: int) -> int:
@@ -46,12 +48,19 @@ def test_uniform_numbers_fill_the_interval_evenly_and_without_correlation():
     assert numbers.max() < 1
 
 
-def test_the_hash_of_a_row_is_that_of_its_numbers_as_parts():
-    rows = torch.tensor([[3, 5, 0], [3, 5, 0], [5, 3, 0], [3, 5, 1]])
+def test_the_hash_of_a_row_is_that_of_the_sum_of_its_numbers_in_their_places():
+    rows = torch.tensor([[3, 5, 0], [3, 5, 0], [5, 3, 0], [3, 5, 1], [-1, 2**62, 7]])
     found = row_hash(rows)
-    assert found.numpy().view(np.uint64).tolist() == [int(mix(*row)) for row in rows.tolist()]
+    for row, own in zip(rows.tolist(), found.numpy().view(np.uint64).tolist(), strict=True):
+        mixed = [splitmix64((splitmix64(place * GOLDEN) ^ number) & MASK) for place, number in enumerate(row)]
+        assert own == splitmix64(sum(mixed) & MASK)
     assert found[0] == found[1]
-    assert len(set(found.tolist())) == 3
+    assert len(set(found.tolist())) == 4
+
+
+def test_rows_of_few_numbers_have_hashes_of_their_own():
+    rows = torch.cartesian_prod(*[torch.arange(20)] * 4)
+    assert len(row_hash(rows).unique()) == 20**4
 
 
 def test_the_hash_of_bytes_is_that_of_another_python_run_and_fills_int64():
@@ -63,3 +72,16 @@ def test_the_hash_of_bytes_is_that_of_another_python_run_and_fills_int64():
     assert found.stdout.strip() == str(mine)
     assert torch.tensor(mine).dtype == torch.int64
     assert len(set(mine)) == 4
+
+
+def test_a_hash_of_bytes_is_two_checksums():
+    for content in (b"", b"a", b"abc", bytes(range(256)) * 41 + b"rest"):
+        half = zlib.crc32(content[: len(content) // 2])
+        assert bytes_hash(content) % 2**64 == half * 2**32 + zlib.crc32(content)
+
+
+def test_one_changed_bit_changes_the_hash_of_bytes():
+    content = bytes(range(256)) * 40
+    for bit in (4, 128):
+        changed = {bytes_hash(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]) for at in range(10240)}
+        assert len(changed | {bytes_hash(content)}) == 10241

@@ -123,7 +123,7 @@ def save(path: Path, table: Table) -> None:
 
 
 def load(path: Path) -> Table:
-    """Return a table, mapped into memory.
+    """Return a table, mapped into memory as a plain array (every access to a `memmap` runs Python code).
 
     Raises:
         ValueError, OSError: it is none, or cut short.
@@ -131,7 +131,7 @@ def load(path: Path) -> Table:
     table: Table = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=MAX_HEADER)
     if table.ndim != 1 or not table.dtype.names or table.dtype.names[0] != KEY:
         raise ValueError(f"{path}: is no index")
-    return table
+    return table.view(np.ndarray)
 
 
 def _any_present(table: Table, extensions: Sequence[str]) -> NDArray[np.bool_]:

@@ -1,5 +1,7 @@
 """Batches in their order, read ahead by processes: each worker takes the same rows of every batch."""
 
+import math
+import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,8 @@ from contrastive.errors import DataError
 
 T = TypeVar("T")
 PREFETCH = 4  # pieces that each worker prepares ahead
+SLOTS = PREFETCH + 1  # and the one that is being read
+SHARED = "/dev/shm"  # noqa: S108  (looked at, not written to)
 
 
 class Loader:
@@ -69,37 +73,53 @@ class Loader:
         yield from _ahead(steps, 2) if self.pin_memory else steps
 
     def _steps(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        count = self.rows.pieces
-        items = ((step, piece) for step in range(first_step, last_step) for piece in range(count))
-        pieces = self._by_workers(items) if self.workers else self._here(items)
-        while True:
-            held = [piece for _, piece in zip(range(count), pieces, strict=False)]
-            if not held:
-                return
+        canvas = self.rows.canvas = self._canvas() if self.workers else None
+        taken = first_step  # the step whose slot of the canvas is to be read next
+
+        def items() -> Iterator[tuple[int, int]]:
+            for step in range(first_step, last_step):
+                assert step < taken + SLOTS, "torch reads further ahead than it promises: a batch would be overwritten"
+                yield from ((step, piece) for piece in range(self.rows.pieces))
+
+        pieces = self._by_workers(items()) if self.workers else self._here(items())
+        for step in range(first_step, last_step):
+            held = [next(pieces) for _ in range(self.rows.pieces)]
             for piece in held:
                 self.quarantine.note(len(piece.batch["index"]), piece.replaced)
-            batch = self._joined([piece.batch for piece in held])
+            batch = self._joined([piece.batch for piece in held], None if canvas is None else canvas[step % SLOTS])
+            taken = step + 1
             for source in range(len(self.sources)):
                 self.sources[source] += int((batch["source"] == source).sum()) if "source" in batch else 0
             yield batch
 
-    def _joined(self, parts: list[Batch]) -> Batch:
+    def _canvas(self) -> Tensor:
+        """Return memory that the workers share, in which each writes its rows of a batch."""
+        size, share = self.rows.transform.preprocess.size, self.rows.plan.share
+        shape = (SLOTS, share, size, size, 3)
+        needed, room = math.prod(shape), _free_shared_memory()
+        if needed > room:
+            rule = "give it more (docker run --shm-size, or a remount), use more ranks, or set data.workers=0"
+            said = f"{needed / 2**20:,.0f} MiB for {SLOTS} batches of {share}, and {room / 2**20:,.0f} MiB are free"
+            raise DataError(f"data: the workers need shared memory ({SHARED}): {said}; {rule}")
+        storage = torch.UntypedStorage._new_shared(needed)  # as torch's default_collate does
+        return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape).zero_()  # zeroed: now it is ours
+
+    def _joined(self, parts: list[Batch], shared: Tensor | None) -> Batch:
+        """Return the batch of pieces; `shared` is the slot [B, H, W, 3] that holds their images, else they do."""
+        images = [part.pop("image").permute(0, 2, 3, 1) for part in parts] if shared is None else [shared]
         whole = {name: self._concatenated([part[name] for part in parts]) for name in parts[0]}
+        whole["image"] = self._concatenated(images, copy=shared is not None).permute(0, 3, 1, 2)
         pads = {"text": self.rows.tokenizer, "teacher_text": self.rows.teacher_tokenizer}
         for name, cuts in self.cuts.items():
             if cuts and name in whole:
                 whole[name] = cut_padding(whole[name], pads[name].pad_id)  # type: ignore[union-attr]
         return whole
 
-    def _concatenated(self, parts: list[Tensor]) -> Tensor:
-        if len(parts) == 1 and not self.pin_memory:
+    def _concatenated(self, parts: list[Tensor], *, copy: bool = False) -> Tensor:
+        if len(parts) == 1 and not self.pin_memory and not copy:
             return parts[0]
-        # Row by row in memory: images are channels last.
-        rows = [part.permute(0, 2, 3, 1) if part.ndim == 4 else part for part in parts]
-        length = sum(len(part) for part in rows)
-        whole = torch.empty(length, *rows[0].shape[1:], dtype=rows[0].dtype, pin_memory=self.pin_memory)
-        torch.cat(rows, out=whole)
-        return whole.permute(0, 3, 1, 2) if whole.ndim == 4 else whole
+        shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+        return torch.cat(parts, out=torch.empty(shape, dtype=parts[0].dtype, pin_memory=self.pin_memory))
 
     def _here(self, items: Iterable[tuple[int, int]]) -> Iterator[Piece]:
         for item in items:
@@ -112,7 +132,7 @@ class Loader:
             self.rows,
             sampler=items,  # torch asks for integers; whatever the dataset takes will do
             batch_size=None,
-            collate_fn=_same,  # type: ignore[arg-type]  # without batches it gets an item
+            collate_fn=_packed,  # type: ignore[arg-type]  # without batches it gets an item
             num_workers=self.workers,
             prefetch_factor=PREFETCH,
             worker_init_fn=_begin,
@@ -131,7 +151,7 @@ class Loader:
         waited = 0.0
         while True:
             try:
-                return next(pieces)
+                return _unpacked(next(pieces))
             except DataError as error:
                 # torch hands a worker's error over as a traceback; its last line is what the user needs.
                 last_line = str(error).rstrip().splitlines()[-1]
@@ -190,8 +210,22 @@ def _put(ready: "queue.Queue[Any]", value: Any, ended: threading.Event) -> bool:
     return False
 
 
-def _same(piece: Piece) -> Piece:
-    return piece
+def _packed(piece: Piece) -> Piece:
+    """Return a piece for another process: its images are there, and an array is sent for less than a tensor."""
+    arrays = {name: part.numpy() for name, part in piece.batch.items() if name != "image"}
+    return piece._replace(batch=arrays)  # type: ignore[arg-type]  # arrays on the way only
+
+
+def _unpacked(piece: Piece) -> Piece:
+    return piece._replace(batch={name: torch.as_tensor(part) for name, part in piece.batch.items()})
+
+
+def _free_shared_memory() -> float:
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:  # not Linux
+        return math.inf
+    return found.f_bavail * found.f_frsize
 
 
 def _begin(worker: int) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -14,12 +15,12 @@ from contrastive.data.stream import BadSampleError, Reader
 from contrastive.errors import DataError
 from contrastive.hashing import bytes_hash, mix, row_hash
 from contrastive.modalities.decode import BadImageError
-from contrastive.modalities.image import TrainTransform
+from contrastive.modalities.image import CROP_DRAWS, TrainTransform
 from contrastive.modalities.text import Tokenizer
 
 Batch = dict[str, Tensor]
 TRIES = 20  # substitutes that may themselves be unusable, before the shards are called so
-DRAWS = 5  # random numbers of a sample on the host: four of the crop, one of the caption
+DRAWS = CROP_DRAWS + 1  # random numbers of a sample on the host: those of the crop, and one of the caption
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class RankRows(Dataset[Piece]):
     ) -> None:
         self.reader, self.transform, self.tokenizer, self.plan = reader, transform, tokenizer, plan
         self.pieces, self.teacher_tokenizer = pieces, teacher_tokenizer
+        self.canvas: Tensor | None = None  # uint8 [slots, share, size, size, 3]; step t's images go into slot t % slots
         self._drawn: dict[int, Draws] = {}  # of the last two steps
 
     def bounds(self, piece: int) -> slice:
@@ -118,12 +120,15 @@ class RankRows(Dataset[Piece]):
         if self.reader.is_remote:
             self.reader.prefetch(draws.number.tolist())
             self.reader.prefetch(self.draws(item[0] + 1, item[1]).number.tolist())
-        size = self.transform.preprocess.size
-        image = torch.empty(len(draws.number), size, size, 3, dtype=torch.uint8)
+        image = self._room(*item)
         seeds = mix("sample", self.plan.seed, draws.occurrence, draws.number)  # [n]
-        numbers, rows = draws.number.copy(), _Rows()
-        for row in range(len(numbers)):
-            numbers[row], seeds[row] = self._fill(image[row], draws, row, seeds[row], rows)
+        numbers, rows, uniforms = draws.number.copy(), _Rows(), _uniforms(seeds)
+        for row, out in enumerate(image):
+            found = self.reader.pool.find(int(numbers[row]))
+            try:
+                self._fill(found, out, uniforms[row], rows)
+            except BadSampleError as error:
+                numbers[row], seeds[row] = self._stand_in(found, error, out, draws, row, rows)
         batch = {
             "image": image.permute(0, 3, 1, 2),
             **self._texts(rows.captions),
@@ -137,6 +142,13 @@ class RankRows(Dataset[Piece]):
             batch["source"] = torch.from_numpy(draws.source)
         return Piece(batch, rows.replaced)
 
+    def _room(self, step: int, piece: int) -> Tensor:
+        """Return where a piece's images go, uint8 [n, size, size, 3]."""
+        rows, size = self.bounds(piece), self.transform.preprocess.size
+        if self.canvas is None:
+            return torch.empty(rows.stop - rows.start, size, size, 3, dtype=torch.uint8)
+        return self.canvas[step % len(self.canvas), rows]
+
     def _texts(self, captions: list[str]) -> Batch:
         text = self.tokenizer(captions)
         found = {"text": text, "caption_id": row_hash(text)}
@@ -144,33 +156,33 @@ class RankRows(Dataset[Piece]):
             found["teacher_text"] = self.teacher_tokenizer(captions)
         return found
 
-    def _fill(self, out: Tensor, draws: Draws, row: int, seed: np.uint64, rows: _Rows) -> tuple[int, np.uint64]:
-        """Fill one row, by a substitute where it has to be; return whose it is, and its seed."""
+    def _stand_in(
+        self, found: Found, error: BadSampleError, out: Tensor, draws: Draws, row: int, rows: _Rows
+    ) -> tuple[int, np.uint64]:
+        """Fill a row whose sample cannot be used; return which sample stands in, and its seed."""
         planned, occurrence = int(draws.number[row]), int(draws.occurrence[row])
-        number, failures = planned, list[tuple[Found, BadSampleError]]()
-        for attempt in range(1, TRIES + 1):
+        failures = [(found, error)]
+        for attempt in range(1, TRIES):
+            number = self._substitute(planned, occurrence, attempt)
+            seed = mix("substitute", self.plan.seed, occurrence, planned, attempt)
             found = self.reader.pool.find(number)
             try:
-                self._fill_with(found, out, seed, rows)
-            except BadSampleError as error:
-                failures.append((found, error))
-                number = self._substitute(planned, occurrence, attempt)
-                seed = np.uint64(mix("substitute", self.plan.seed, occurrence, planned, attempt))
+                self._fill(found, out, _uniforms(seed[None])[0], rows)
+            except BadSampleError as again:
+                failures.append((found, again))
             else:
-                rows.replaced += [_record(bad, error, number) for bad, error in failures]
-                return number, seed
-        first = failures[0][1]
-        raise DataError(f"{first}; so are {TRIES - 1} others in its place: see contrastive data verify")
+                rows.replaced += [_record(bad, why, number) for bad, why in failures]
+                return number, np.uint64(seed)
+        raise DataError(f"{error}; so are {TRIES - 1} others in its place: see contrastive data verify")
 
-    def _fill_with(self, found: Found, out: Tensor, seed: np.uint64, rows: _Rows) -> None:
-        draws = mix("loader", seed, np.arange(DRAWS)) / 2.0**64
+    def _fill(self, found: Found, out: Tensor, uniforms: NDArray[np.float64], rows: _Rows) -> None:
         watch = self.reader.storage.watch
         encoded = self.reader.image(found)
-        caption = self.reader.caption(found, float(draws[4]))
+        caption = self.reader.caption(found, float(uniforms[-1]))
         label = self.reader.label(found) if self.reader.has_labels else None
         watch("decode", found.where)
         try:
-            self.transform.into(encoded, draws[:4], out)
+            self.transform.into(encoded, uniforms[:-1], out)
         except BadImageError as error:
             raise BadSampleError(f"image: {error.reason}", f"{found.where}: its image {error}") from error
         watch("", "")
@@ -183,6 +195,11 @@ class RankRows(Dataset[Piece]):
         start, count = self.reader.pool.span(planned)
         drawn = start + int(mix("substitute number", self.plan.seed, occurrence, planned, attempt) % np.uint64(count))
         return drawn if drawn != planned else start + (drawn - start + 1) % count
+
+
+def _uniforms(seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return the random numbers of samples on the host, in [0, 1): float64 [n, DRAWS]."""
+    return mix("loader", seeds[:, None], np.arange(DRAWS)) / 2.0**64
 
 
 def _record(found: Found, error: BadSampleError, substitute: int) -> Replaced:

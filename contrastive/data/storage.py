@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -136,7 +137,7 @@ class Storage:
     def _local(self, location: str, total: int | None = None) -> Path | None:
         """Return the file that holds a shard's plain bytes, fetched where it has to be; None for ranges of a URL."""
         if not self._is_cached(location):
-            return None if is_remote(location) else Path(location)
+            return None if is_remote(location) else _path(location)
         try:
             if location.startswith("pipe:"):
                 return self.cache.pipe(location, total)
@@ -228,6 +229,11 @@ class _Sequential(io.RawIOBase):
         buffer[:count] = self.storage.read(self.url, self.position, count, self.size)
         self.position += count
         return count
+
+
+@lru_cache(OPEN_FILES)
+def _path(location: str) -> Path:  # pathlib takes longer than the read
+    return Path(location)
 
 
 def _whole_pread(descriptor: int, size: int, offset: int) -> bytes:

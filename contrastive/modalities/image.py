@@ -21,6 +21,11 @@ from torchvision.transforms.v2 import functional as pixels
 from contrastive.modalities.decode import Orientation, as_rgb, decode
 
 Box = tuple[int, int, int, int]  # top, left, height, width
+RATIO = 4 / 3  # of the longer to the shorter side of a crop, at most
+LOG_RATIO = math.log(RATIO)
+CROP_DRAWS = 40  # ten tries of four numbers
+# What torchvision's resize of uint8 calls, with a place for the result. Its name is private: without it, we copy.
+RESIZE_INTO = getattr(getattr(torch.ops.aten, "_upsample_bicubic2d_aa", None), "out", None)
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ def _evaluate(transform: Callable[[Image.Image], Tensor], orientation: Orientati
 class TrainTransform:
     """Encoded bytes to the uint8 pixels of one training sample; what is left to do happens in batch, on the device.
 
-    With `random_crop` (least, most share of the area) a square-ish crop is drawn as torchvision's RandomResizedCrop
-    draws it, from `draws`; without it, the resize of evaluation is applied. `decode_scale` decodes a JPEG at 1/2, 1/4
+    With `random_crop` (least, most share of the area) a crop is chosen as torchvision's RandomResizedCrop chooses it,
+    from `draws`; without it, the resize of evaluation is applied. `decode_scale` decodes a JPEG at 1/2, 1/4
     or 1/8 where what is kept of it still has `size` pixels a side: faster, and not the same pixels.
     """
 
@@ -74,30 +79,38 @@ class TrainTransform:
         self.interpolation = InterpolationMode(preprocess.interpolation)
 
     def __call__(self, data: bytes, draws: NDArray[np.float64]) -> Tensor:
-        """Return uint8 [3, size, size] of an encoded image; `draws` are four uniform numbers in [0, 1).
+        """Return uint8 [3, size, size] of an encoded image; see `into`."""
+        out = torch.empty(self.preprocess.size, self.preprocess.size, 3, dtype=torch.uint8)
+        self.into(data, draws, out)
+        return out.permute(2, 0, 1)
+
+    def into(self, data: bytes, draws: NDArray[np.float64], out: Tensor) -> None:
+        """Write the pixels of an encoded image into `out`, uint8 [size, size, 3].
+
+        `draws` are uniform numbers in [0, 1), CROP_DRAWS of them; see `crop_box`.
 
         Raises:
             BadImageError: see `decode`.
         """
         reduce = (lambda height, width: self._factor(height, width, draws)) if self.decode_scale else None
         decoded = decode(data, self.preprocess.orientation, reduce)
-        image, size = torch.from_numpy(decoded).permute(2, 0, 1), self.preprocess.size  # a view, channels last
-        height, width = image.shape[-2:]
         if self.random_crop is not None:
-            top, left, height, width = crop_box(height, width, self.random_crop, draws)
-            return self._resize(image[:, top : top + height, left : left + width], [size, size])
+            top, left, height, width = crop_box(decoded.shape[0], decoded.shape[1], self.random_crop, draws)
+            self._resize_into(decoded[top : top + height, left : left + width], out)
+        elif self.preprocess.resize_mode == "squash":
+            self._resize_into(decoded, out)
+        else:
+            out.copy_(self._fitted(torch.from_numpy(decoded).permute(2, 0, 1)).permute(1, 2, 0))
+
+    def _fitted(self, image: Tensor) -> Tensor:
+        """Return an image [3, H, W] resized as evaluation resizes it, [3, size, size]."""
+        size, (height, width) = self.preprocess.size, image.shape[-2:]
         if (height, width) == (size, size):
             return image
-        if self.preprocess.resize_mode == "squash":
-            return self._resize(image, [size, size])
         pick = min if self.preprocess.resize_mode == "shortest" else max
         scale = size / pick(height, width)
         image = self._resize(image, [max(1, round(height * scale)), max(1, round(width * scale))])
         return _centre(image, size, self.preprocess.fill_color)
-
-    def into(self, data: bytes, draws: NDArray[np.float64], out: Tensor) -> None:
-        """Write the pixels of an encoded image into `out`, uint8 [size, size, 3]; see `__call__`."""
-        out.copy_(self(data, draws).permute(1, 2, 0))
 
     def _factor(self, height: int, width: int, draws: NDArray[np.float64]) -> int:
         """Return the largest of 1, 2, 4, 8 by which an image may be reduced before it is cropped and resized."""
@@ -108,22 +121,42 @@ class TrainTransform:
             factor for factor in (1, 2, 4, 8) if factor == 1 or least(height, width) >= factor * self.preprocess.size
         )
 
+    def _resize_into(self, image: NDArray[np.uint8], out: Tensor) -> None:
+        """Write an image [H, W, 3], resized, into `out` [size, size, 3]."""
+        size, (height, width) = self.preprocess.size, image.shape[:2]
+        source = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        if height > size and 2 * (width - size) < height - size:  # Pillow 13 begins with the columns too: less to do
+            source = self._resize(source, [size, width])
+        if source.shape[1:] == out.shape[:2]:
+            out.copy_(source.permute(1, 2, 0))
+        elif RESIZE_INTO is None or self.preprocess.interpolation != "bicubic":
+            out.copy_(self._resize(source, [size, size]).permute(1, 2, 0))
+        else:
+            RESIZE_INTO(source[None], [size, size], False, out=out.permute(2, 0, 1)[None])
+
     def _resize(self, image: Tensor, size: list[int]) -> Tensor:
         resized: Tensor = pixels.resize(image, size, self.interpolation, antialias=True)
         return resized
 
 
 def crop_box(height: int, width: int, scale: tuple[float, float], draws: NDArray[np.float64]) -> Box:
-    """Return the crop of RandomResizedCrop(scale, ratio=(3/4, 4/3)) for four uniform draws: area, shape, top, left.
+    """Return the crop of RandomResizedCrop(scale, ratio=(3/4, 4/3)) for uniform draws, [4 * tries].
 
-    Where torchvision would try again, the crop is cut to what fits.
+    A try takes four numbers: area, shape, and two for the place. torchvision makes ten, and if none fits it takes the
+    middle of the image, as much as the ratio lets:
+    https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.RandomResizedCrop.html
     """
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[0])
-    ratio = math.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * draws[1])
-    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
-    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
-    top, left = int((height - crop_height + 1) * draws[2]), int((width - crop_width + 1) * draws[3])
-    return top, left, crop_height, crop_width
+    tries = iter(draws.tolist())
+    for share, shape, down, right in zip(tries, tries, tries, tries, strict=True):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * share)
+        ratio = math.exp(LOG_RATIO * (2 * shape - 1))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top, left = int((height - crop_height + 1) * down), int((width - crop_width + 1) * right)
+            return top, left, crop_height, crop_width
+    crop_height = max(1, min(height, round(width * RATIO)))
+    crop_width = max(1, min(width, round(height * RATIO)))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
 def _centre(image: Tensor, size: int, fill: int) -> Tensor:

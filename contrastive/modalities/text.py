@@ -30,7 +30,7 @@ class TokenizerSpec:
 class Tokenizer:
     """Calls a tokenizer and remembers what it has seen, since captions repeat."""
 
-    MEMORY = 200_000  # captions; about 100 MB at 77 tokens
+    MEMORY = 20_000  # captions; about 20 MB at 77 tokens
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self.spec = spec

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from contrastive.data import loader as loader_module
 from contrastive.data.loader import Loader, cut_padding
 from contrastive.data.quarantine import Quarantine
 from contrastive.data.rows import Batch
@@ -105,6 +106,14 @@ def test_reading_that_hangs_ends_with_the_shard_and_the_stage(shards: Path, work
     with pytest.raises(DataError, match=r"no sign of life .*\(reader 0: open .*\.tar"):
         list(loader.batches(0, 2))
     assert time.monotonic() - started < 30
+
+
+def test_too_little_shared_memory_is_refused_before_anything_dies(shards: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loader_module, "_free_shared_memory", lambda: 1000.0)
+    data = settings(shards, global_batch_size=8)
+    with pytest.raises(DataError, match=r"shared memory \(/dev/shm\): 0 MiB for 5 batches of 8, .*--shm-size"):
+        list(Loader(rows(data), workers=2).batches(0, 1))
+    assert len(list(Loader(rows(data)).batches(0, 1))) == 1
 
 
 def test_a_worker_that_is_killed_is_reported(shards: Path):

@@ -1,6 +1,7 @@
 """One measurement of `stream.py` in a process of its own: prints a line of JSON.
 
-stream_worker.py ours|normalised|open_clip|stages_ours|stages_open_clip|pixels FOLDER WORKERS BATCH WARMUP STEPS
+stream_worker.py ours|normalised|open_clip|stages_ours|stages_open_clip FOLDER WORKERS BATCH WARMUP STEPS
+stream_worker.py pixels FOLDER [FOLDER …]
 stream_worker.py resume LANES WINDOW
 """
 
@@ -21,7 +22,9 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 def main(arguments: list[str]) -> None:
     kind, *rest = arguments
-    if kind == "resume":
+    if kind == "pixels":
+        answer: dict[str, Any] = {Path(folder).name: pixels(Path(folder)) for folder in rest}
+    elif kind == "resume":
         answer = resume(int(rest[0]), None if rest[1] == "none" else int(rest[1]))
     else:
         folder, workers, batch, warmup, steps = Path(rest[0]), *map(int, rest[1:])
@@ -29,7 +32,7 @@ def main(arguments: list[str]) -> None:
         if kind in made:
             answer = timed(made[kind](folder, workers, batch, warmup + steps), batch, warmup, steps)
         else:
-            answer = {"stages_ours": stages_ours, "stages_open_clip": stages_open_clip, "pixels": pixels}[kind](folder)
+            answer = {"stages_ours": stages_ours, "stages_open_clip": stages_open_clip}[kind](folder)
     print(json.dumps(answer))
 
 

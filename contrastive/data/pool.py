@@ -1,7 +1,7 @@
 """One numbering over the samples of all sources: number n of the pool is a row of a shard of a source."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,8 +128,17 @@ def storage_options(config: DataConfig) -> StorageOptions:
     )
 
 
-def open_pool(config: DataConfig, storage: Storage, progress: Callable[[int, int], None] | None = None) -> Pool:
-    """Return the samples that a run's settings name, indexed.
+def open_pool(
+    config: DataConfig,
+    storage: Storage,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    processes: int | None = None,
+    quarantine: Sequence[Path] = (),
+    refresh: bool = False,
+    forget_quarantine: bool = False,
+) -> Pool:
+    """Return the samples that a run's settings name, indexed; see `open_manifest`.
 
     Raises:
         ConfigError: the settings of the sources are wrong.
@@ -142,5 +151,17 @@ def open_pool(config: DataConfig, storage: Storage, progress: Callable[[int, int
         locations = expand(
             spec.shards, spec.setting, allow_pipes=config.allow_pipes, skip_missing=on_damage == "salvage"
         )
-        manifests.append(open_manifest(locations, spec.selection, storage, on_damage=on_damage, progress=progress))
+        manifests.append(
+            open_manifest(
+                locations,
+                spec.selection,
+                storage,
+                on_damage=on_damage,
+                processes=processes,
+                progress=progress,
+                quarantine=quarantine,
+                refresh=refresh,
+                forget_quarantine=forget_quarantine,
+            )
+        )
     return Pool(specs, tuple(manifests))

@@ -18,6 +18,12 @@ FEWEST = 1_000  # of so many at least: two bad ones of the first twenty say noth
 IN_A_ROW = 100
 
 
+def json_line(one: Replaced) -> str:
+    """Return what a quarantine file says of a bad sample; see `contrastive.data.skips`."""
+    names = ("location", "key", "row", "offset", "reason", "message")
+    return json.dumps({"shard": Path(one.location).name, **{name: getattr(one, name) for name in names}}) + "\n"
+
+
 @dataclass
 class Tally:
     """Delivered rows, and the replaced ones by reason and by shard."""
@@ -92,11 +98,9 @@ class Quarantine:
             return
         self._known.add((one.location, one.row))
         if self.path is not None:
-            names = ("location", "key", "row", "offset", "reason", "message")
-            line = {"shard": Path(one.location).name, **{name: getattr(one, name) for name in names}}
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(file, (json.dumps(line) + "\n").encode())
+                os.write(file, json_line(one).encode())
             finally:
                 os.close(file)
 

@@ -171,7 +171,7 @@ class RankRows(Dataset[Piece]):
             except BadSampleError as again:
                 failures.append((found, again))
             else:
-                rows.replaced += [_record(bad, why, number) for bad, why in failures]
+                rows.replaced += [record(bad, why, number) for bad, why in failures]
                 return number, np.uint64(seed)
         raise DataError(f"{error}; so are {TRIES - 1} others in its place: see contrastive data verify")
 
@@ -202,7 +202,8 @@ def _uniforms(seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
     return mix("loader", seeds[:, None], np.arange(DRAWS)) / 2.0**64
 
 
-def _record(found: Found, error: BadSampleError, substitute: int) -> Replaced:
+def record(found: Found, error: BadSampleError, substitute: int) -> Replaced:
+    """Return what is written down about a sample that cannot be used; `substitute` is the number that stands in."""
     member = next(name for name in found.source.image if name in found.row.members)
     offset = found.row.members[member][0]
     return Replaced(found.location, found.row.key, found.row.row, offset, error.reason, str(error), substitute)

@@ -143,17 +143,19 @@ def open_manifest(
     progress: Callable[[int, int], None] | None = None,
     quarantine: Sequence[Path] = (),
     refresh: bool = False,
+    forget_quarantine: bool = False,
 ) -> Manifest:
     """Return the samples of shards, from their sidecars where these are fresh, else by reading every header once.
 
-    `salvage` takes what is whole of damaged shards. Lines of `quarantine` files are left out from now on. `progress`
+    `salvage` takes what is whole of damaged shards. Lines of `quarantine` files are left out from now on; with
+    `forget_quarantine` those of earlier files no longer are. `progress`
     is told how many shards of a directory have been read, and of how many.
 
     Raises:
         DataError: a shard is missing or damaged (unless salvaged), no sample is usable, a usable one lacks the label,
             or a quarantine file is of other shards.
     """
-    reading = Reading(processes, progress, refresh, on_damage == "salvage")
+    reading = Reading(processes, progress, refresh or forget_quarantine, on_damage == "salvage", forget_quarantine)
     lines = read_quarantine(quarantine, locations)
     groups: dict[str, list[str]] = {}
     for location in locations:

@@ -39,13 +39,15 @@ Stats = Mapping[str, Stat | None]  # by name; None of a shard that cannot be ask
 class Reading:
     """How shards are read that are not known: all of them with `refresh`, by so many `processes`.
 
-    With `salvage` a shard that cannot be read has what is known from before, or no samples.
+    With `salvage` a shard that cannot be read has what is known from before, or no samples. With `forget` quarantined
+    rows of shards that are read again count as samples again.
     """
 
     processes: int | None = None
     progress: Progress | None = None
     refresh: bool = False
     salvage: bool = False
+    forget: bool = False
 
 
 class Sidecars:
@@ -175,7 +177,7 @@ class Sidecars:
 
     def _with_skips(self, name: str, entry: Entry, before: Entry | None) -> Entry:
         """Return an entry with the quarantined rows from before, if the shard is the same in all that counts."""
-        if before is None or not before.skip:
+        if before is None or not before.skip or self.reading.forget:
             return entry
         if before.digest != entry.digest:
             log.warning("%s changed; its %d quarantined rows count again", self.places[name], len(before.skip))

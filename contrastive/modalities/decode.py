@@ -25,6 +25,11 @@ MAX_PIXELS = 64_000_000  # of an encoded image: a larger one is a decompression 
 HAS_TORCHVISION = hasattr(torchvision_io, "decode_png")
 HAS_SIMPLEJPEG = importlib.util.find_spec("simplejpeg") is not None
 ORIENTATION = 0x0112  # the tag of EXIF
+# Pillow's plugins raise many types on damaged bytes; whichever it is, the remedy is the same.
+PILLOW_ERRORS = (
+    *(OSError, ValueError, SyntaxError, IndexError, EOFError, TypeError, struct.error, MemoryError),
+    Image.DecompressionBombError,
+)
 
 
 class BadImageError(ValueError):
@@ -67,6 +72,24 @@ def decode(data: bytes, orientation: Orientation = "stored", reduce: Reduce | No
         return _by_pillow(data, orientation, factor)
     except (RuntimeError, ValueError):
         return _by_pillow(data, orientation, factor)
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Return width and height of an encoded image, as stored, from its header alone.
+
+    Raises:
+        BadImageError: not an image.
+    """
+    header = _header(data)
+    if header.width and header.height:
+        return header.width, header.height
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.size
+    except PILLOW_ERRORS as error:
+        raise BadImageError("not an image", f"is not an image: it begins with {data[:16]!r}") from error
 
 
 def as_rgb(image: Image.Image, orientation: Orientation = "stored") -> Image.Image:
@@ -136,8 +159,7 @@ def _by_pillow(data: bytes, orientation: Orientation, factor: int) -> Pixels:
         raise BadImageError("not an image", f"is not an image: it begins with {data[:16]!r}") from None
     except Image.DecompressionBombError as error:
         raise BadImageError("too many pixels", str(error)) from error
-    # Pillow's plugins raise many types on damaged bytes; whichever it is, the remedy is the same.
-    except (OSError, ValueError, SyntaxError, IndexError, EOFError, TypeError, struct.error, MemoryError) as error:
+    except PILLOW_ERRORS as error:
         if isinstance(error, BadImageError):
             raise
         reason = "truncated" if "truncated" in str(error).lower() else "damaged"

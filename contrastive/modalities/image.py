@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
 
-from contrastive.modalities.decode import Orientation, as_rgb, decode
+from contrastive.modalities.decode import Orientation, Pixels, as_rgb, decode
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 RATIO = 4 / 3  # of the longer to the shorter side of a crop, at most
@@ -92,8 +92,15 @@ class TrainTransform:
         Raises:
             BadImageError: see `decode`.
         """
+        self.write(self.decode(data, draws), draws, out)
+
+    def decode(self, data: bytes, draws: NDArray[np.float64]) -> Pixels:
+        """Return the pixels of an encoded image, uint8 [H, W, 3]: the first half of `into`."""
         reduce = (lambda height, width: self._factor(height, width, draws)) if self.decode_scale else None
-        decoded = decode(data, self.preprocess.orientation, reduce)
+        return decode(data, self.preprocess.orientation, reduce)
+
+    def write(self, decoded: Pixels, draws: NDArray[np.float64], out: Tensor) -> None:
+        """Crop and resize decoded pixels into `out`: the second half of `into`."""
         if self.random_crop is not None:
             top, left, height, width = crop_box(decoded.shape[0], decoded.shape[1], self.random_crop, draws)
             self._resize_into(decoded[top : top + height, left : left + width], out)
@@ -121,7 +128,7 @@ class TrainTransform:
             factor for factor in (1, 2, 4, 8) if factor == 1 or least(height, width) >= factor * self.preprocess.size
         )
 
-    def _resize_into(self, image: NDArray[np.uint8], out: Tensor) -> None:
+    def _resize_into(self, image: Pixels, out: Tensor) -> None:
         """Write an image [H, W, 3], resized, into `out` [size, size, 3]."""
         size, (height, width) = self.preprocess.size, image.shape[:2]
         source = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from contrastive import config, distributed, registry
+from contrastive.cli import data as data_commands
 from contrastive.errors import UserError
 
 log = logging.getLogger("contrastive")
@@ -23,6 +24,32 @@ configs/glyphs.yaml is taken. RUN/config.yaml of an earlier run is a valid file.
   python pretrain.py configs/glyphs.yaml data.global_batch_size=512 run.directory=runs/mine
   accelerate launch --config_file configs/launch/cpu2.yaml pretrain.py configs/glyphs.yaml train.world_size=2
 """
+COMMANDS = """usage: contrastive COMMAND …
+
+  pretrain   train an image-text model: the same as pretrain.py
+  eval       evaluate a run or checkpoint: the same as eval_zeroshot.py
+  data       index, verify, stats, shuffle-report, bench: what is known about shards
+
+contrastive COMMAND --help says more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `contrastive COMMAND …`; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    commands: dict[str, Callable[[Sequence[str]], int]] = {"pretrain": pretrain, "eval": evaluate, "data": data}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(COMMANDS)
+        return 0 if arguments else 2
+    if arguments[0] not in commands:
+        sys.stderr.write(f"error: {arguments[0]}: no such command; there are {', '.join(commands)}\n")
+        return 2
+    return commands[arguments[0]](arguments[1:])
+
+
+def data(arguments: Sequence[str] | None = None) -> int:
+    """Run `contrastive data …`; return the exit status."""
+    return _guard(lambda: data_commands.run(sys.argv[1:] if arguments is None else arguments))
 
 
 def pretrain(arguments: Sequence[str] | None = None) -> int:
@@ -79,11 +106,11 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     return _guard(run)
 
 
-def _guard(run: Callable[[], None]) -> int:
+def _guard(run: Callable[[], int | None]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
     log.setLevel(logging.INFO if distributed.rank() == 0 else logging.WARNING)
     try:
-        run()
+        return run() or 0
     except UserError as error:
         if distributed.rank() != 0 and not distributed.is_initialized():
             # Every process meets the same mistake at the door: the first one says it and the launcher ends the others.
@@ -94,7 +121,6 @@ def _guard(run: Callable[[], None]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 class _Lines(logging.StreamHandler[TextIO]):

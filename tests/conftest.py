@@ -5,6 +5,7 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
     os.environ.pop(name, None)
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -12,6 +13,8 @@ import torch  # noqa: E402
 
 from tests import toys  # noqa: E402
 from tests.eval.toys import write_classes, write_folder  # noqa: E402
+from tests.faults.remote import CONTENT  # noqa: E402
+from tests.faults.server import Site, site  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -34,3 +37,11 @@ def classes(tmp_path: Path) -> Path:
     write_classes(write_folder(tmp_path / "eval", [{"cls": str(i % 2)} for i in range(6)]), ["cat", "dog"])
     (tmp_path / "toy.yaml").write_text(f"name: toy\nroot: {tmp_path / 'eval'}\n")
     return tmp_path / "toy.yaml"
+
+
+@pytest.fixture
+def web() -> Iterator[Site]:
+    """A server with one file, which misbehaves as it is told."""
+    with site() as served:
+        served.files["/a.tar"] = CONTENT
+        yield served

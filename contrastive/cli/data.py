@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,17 @@ def run(arguments: Sequence[str]) -> int:
     options = vars(_parser().parse_args([word for word in arguments if not SETTING.match(word)]))
     command, words = options.pop("command"), options.pop("shards")
     files = [word for word in words if word.endswith((".yaml", ".yml"))]
-    from contrastive.runs import data  # heavy: torch; not for --help
+    from contrastive.runs import inspection, opening, reading  # heavy: torch; not for --help
 
-    config = data.configuration(files, settings, [word for word in words if word not in files])
-    status: int = getattr(data, command.replace("-", "_"))(config, **options)
-    return status
+    config = opening.configuration(files, settings, [word for word in words if word not in files])
+    commands: dict[str, Callable[..., int]] = {
+        "index": inspection.index,
+        "verify": inspection.verify,
+        "stats": inspection.stats,
+        "shuffle-report": reading.shuffle_report,
+        "bench": reading.bench,
+    }
+    return commands[command](config, **options)
 
 
 def _parser() -> argparse.ArgumentParser:

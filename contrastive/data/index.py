@@ -128,10 +128,22 @@ def load(path: Path) -> Table:
     Raises:
         ValueError, OSError: it is none, or cut short.
     """
-    table: Table = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=MAX_HEADER)
+    table = _mapped(path)
     if table.ndim != 1 or not table.dtype.names or table.dtype.names[0] != KEY:
         raise ValueError(f"{path}: is no index")
     return table.view(np.ndarray)
+
+
+def _mapped(path: Path, tries: int = 3) -> Table:
+    try:
+        table: Table = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=MAX_HEADER)
+    except (
+        SystemError
+    ):  # Python before 3.11.8 and 3.12.1, now and then: https://github.com/python/cpython/issues/106905
+        if tries > 1:
+            return _mapped(path, tries - 1)
+        raise
+    return table
 
 
 def _any_present(table: Table, extensions: Sequence[str]) -> NDArray[np.bool_]:

@@ -77,7 +77,7 @@ def test_stats_shows_writes_and_draws(shards: Path, tmp_path: Path, capsys: pyte
     assert "images that occurred before: 0 (0.00%)" in said
     found = json.loads(report.read_text())
     assert found["quantiles"]["width"] == dict.fromkeys(
-        ("least", "1%", "25%", "median", "75%", "99%", "most", "mean"), toys.SIZE
+        ("least", "1 %", "25 %", "median", "75 %", "99 %", "most", "mean"), toys.SIZE
     )
     with Image.open(picture) as image:
         assert image.width == 1200

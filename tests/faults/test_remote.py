@@ -1,13 +1,7 @@
 """Shards behind a server that stalls, cuts and answers with errors: the same bytes, in bounded time, or one line."""
 
 import gzip
-import multiprocessing
-import os
-import random
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +9,16 @@ import fsspec
 import numpy as np
 import pytest
 
-from contrastive.data import cache as cache_module
 from contrastive.data.loader import Loader
 from contrastive.data.quarantine import Quarantine
-from contrastive.data.storage import ReadError, Storage, StorageOptions
+from contrastive.data.storage import ReadError
 from contrastive.errors import DataError
 from tests import toys
 from tests.data.toys import rows, settings
-from tests.faults.server import Fault, Site, site
+from tests.faults.remote import CONTENT, read, storage
+from tests.faults.server import Fault, Site
 
-CONTENT = random.Random(0).randbytes(2_000_000)
-QUICK = StorageOptions(chunk_bytes=300_000, memory_bytes=1_500_000, retries=3, stall_seconds=0.4, backoff_seconds=0.01)
 MODES = ["ranges", "cache"]
-
-
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as served:
-        served.files["/a.tar"] = CONTENT
-        yield served
-
-
-def storage(tmp_path: Path, mode: str, **options: Any) -> Storage:
-    return Storage(replace(QUICK, cache=tmp_path / "cache" if mode == "cache" else None, **options))
-
-
-def read(found: Storage, url: str, offset: int = 500_000, size: int = 700_000, seconds: float = 15) -> bytes:
-    """Read in a thread: a test must not hang with the code."""
-    answers: list[Any] = []
-
-    def work() -> None:
-        try:
-            answers.append(found.read(url, offset, size, len(CONTENT)))
-        except Exception as error:  # noqa: BLE001  (handed over)
-            answers.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert answers, "the read hangs"
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
 
 
 PASSING = {
@@ -134,29 +96,6 @@ def test_a_dead_server_does_not_stop_another_process_from_being_pickled(web: Sit
     assert read(pickle.loads(pickle.dumps(found)), f"{web.url}/a.tar", 5, 9) == CONTENT[5:14]
 
 
-def test_ranges_are_fetched_once_while_they_fit_and_memory_is_bounded(web: Site, tmp_path: Path):
-    found = storage(tmp_path, "ranges")
-    for offset in np.random.default_rng(0).permutation(np.arange(0, 1_400_000, 1000)).tolist():
-        assert found.read(f"{web.url}/a.tar", offset, 1000, len(CONTENT)) == CONTENT[offset : offset + 1000]
-    assert found.chunks.fetched_bytes == 1_500_000  # five chunks
-    assert found.chunks.served_bytes == 1_400_000
-    for offset in range(0, 2_000_000, 100_000):
-        found.read(f"{web.url}/a.tar", offset, 1000, len(CONTENT))
-    held = sum(len(chunk.content) for chunk in found.chunks._chunks.values())
-    assert held <= QUICK.memory_bytes
-
-
-def test_what_was_asked_for_ahead_is_there_when_it_is_read(web: Site, tmp_path: Path):
-    found = storage(tmp_path, "ranges")
-    found.prefetch(f"{web.url}/a.tar", 900_000, 10, len(CONTENT))
-    deadline = time.monotonic() + 5
-    while not found.chunks.fetched_bytes:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    web.always["/a.tar"] = Fault(500)
-    assert read(found, f"{web.url}/a.tar", 900_000, 10) == CONTENT[900_000:900_010]
-
-
 def test_any_scheme_of_fsspec_is_read(tmp_path: Path):
     fsspec.filesystem("memory").pipe("/remote/a.tar", CONTENT)
     found = storage(tmp_path, "ranges")
@@ -165,94 +104,6 @@ def test_any_scheme_of_fsspec_is_read(tmp_path: Path):
     with pytest.raises(ReadError, match="does not exist") as caught:
         found.stat("memory://remote/none.tar")
     assert caught.value.reason == "missing"
-
-
-# The cache of whole shards
-
-
-def entries(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache").glob("*.tar"))
-
-
-def test_a_shard_is_fetched_once_and_kept_for_the_next_run(web: Site, tmp_path: Path):
-    for _ in range(2):
-        found = storage(tmp_path, "cache")
-        for offset in range(0, 2_000_000, 250_000):
-            assert read(found, f"{web.url}/a.tar", offset, 1000) == CONTENT[offset : offset + 1000]
-    assert web.starts("/a.tar") == [0]
-    assert [path.stat().st_size for path in entries(tmp_path)] == [len(CONTENT)]
-
-
-def _fetch(options: StorageOptions, url: str, barrier: Any, answers: Any) -> None:
-    barrier.wait()
-    answers.put(Storage(options).read(url, 1000, 10, len(CONTENT)) == CONTENT[1000:1010])
-
-
-def test_processes_that_want_one_shard_fetch_it_once(web: Site, tmp_path: Path):
-    context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(3), context.Queue()
-    options = replace(QUICK, cache=tmp_path / "cache")
-    web.always["/a.tar"] = Fault(after=10_000, stall=0.2)
-    ranks = [context.Process(target=_fetch, args=(options, f"{web.url}/a.tar", barrier, answers)) for _ in range(3)]
-    for process in ranks:
-        process.start()
-    assert [answers.get(timeout=20) for _ in ranks] == [True] * 3
-    for process in ranks:
-        process.join(5)
-    assert len(web.starts("/a.tar")) == 1
-
-
-def test_the_cache_stays_within_its_bound_and_drops_the_oldest(web: Site, tmp_path: Path):
-    found = storage(tmp_path, "cache", cache_bytes=4_500_000)
-    for number in range(4):
-        web.files[f"/{number}.tar"] = CONTENT
-        assert read(found, f"{web.url}/{number}.tar", 0, 10) == CONTENT[:10]
-        time.sleep(0.02)
-    assert len(entries(tmp_path)) == 2
-    assert read(found, f"{web.url}/0.tar", 100, 10) == CONTENT[100:110]  # its file is open still, or fetched again
-
-
-def test_a_fetch_that_was_killed_goes_on_where_it_was(web: Site, tmp_path: Path):
-    context = multiprocessing.get_context("fork")
-    web.faults["/a.tar"] = [Fault(), Fault(after=900_000, stall=30)]
-    options = replace(QUICK, cache=tmp_path / "cache", stall_seconds=20.0)
-    process = context.Process(
-        target=_fetch, args=(options, f"{web.url}/a.tar", context.Barrier(1), context.Queue()), daemon=True
-    )
-    process.start()
-    deadline = time.monotonic() + 10
-    while not any(path.stat().st_size > 500_000 for path in (tmp_path / "cache").glob("*.part")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert read(storage(tmp_path, "cache"), f"{web.url}/a.tar", 0, 2_000_000) == CONTENT
-    begin = web.starts("/a.tar")
-    assert begin[0] == 0
-    assert begin[1] > 500_000
-
-
-def test_a_damaged_entry_is_fetched_again(web: Site, tmp_path: Path):
-    assert read(storage(tmp_path, "cache"), f"{web.url}/a.tar", 0, 10) == CONTENT[:10]
-    (entry,) = entries(tmp_path)
-    entry.write_bytes(CONTENT[:1000])
-    assert read(storage(tmp_path, "cache"), f"{web.url}/a.tar", 5000, 10) == CONTENT[5000:5010]
-
-
-def test_a_full_disk_turns_to_ranges_with_a_warning(
-    web: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    def full(self: Any, part: Path, fetch: Any) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(cache_module.ShardCache, "_fill", full)
-    found = storage(tmp_path, "cache")
-    with caplog.at_level("WARNING", "contrastive"):
-        for offset in (0, 1_000_000):
-            assert read(found, f"{web.url}/a.tar", offset, 10) == CONTENT[offset : offset + 10]
-    assert len([m for m in caplog.messages if "No space left on device; shards are read in ranges" in m]) == 1
-    with pytest.raises(ReadError, match="cannot hold it: No space left on device; free some space"):
-        found.read("pipe:echo x", 0, 1)
 
 
 # The stream over a server

@@ -70,7 +70,8 @@ def _rows(folder: Path, batch: int, workers: int) -> Any:
     pool = open_pool(data, storage)
     plan = Plan(pool.order(data, SEED), SEED, batch)
     transform = TrainTransform(Preprocess(SIZE, MEAN, STD), CROP)
-    return RankRows(Reader(pool, storage), transform, Tokenizer(TokenizerSpec()), plan)
+    # As a run with default losses reads: nobody asks which images are equal.
+    return RankRows(Reader(pool, storage), transform, Tokenizer(TokenizerSpec()), plan, image_ids=False)
 
 
 def ours(folder: Path, workers: int, batch: int, steps: int) -> Iterator[Any]:
@@ -89,7 +90,7 @@ def normalised(folder: Path, workers: int, batch: int, steps: int) -> Iterator[A
     torch.set_num_threads(1)
     preprocess = Preprocess(SIZE, MEAN, STD)
     for one in ours(folder, workers, batch, steps):
-        yield preprocess.normalise(one["image"].float() / 255), one["text"]
+        yield preprocess.normalise(one["image"].float().div_(255)), one["text"]
 
 
 def open_clip(folder: Path, workers: int, batch: int, steps: int) -> Iterator[Any]:

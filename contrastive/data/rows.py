@@ -79,6 +79,7 @@ class RankRows(Dataset[Piece]):
     """Item (step, piece) holds rows of this rank's batch of `step`, which is cut into `pieces`.
 
     A sample that cannot be used is replaced by another of its source, a pure function of (seed, occurrence, sample).
+    Without `image_ids` nobody asks which images are equal, and their bytes are not hashed.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class RankRows(Dataset[Piece]):
         *,
         pieces: int = 1,
         teacher_tokenizer: Tokenizer | None = None,
+        image_ids: bool = True,
     ) -> None:
         self.reader, self.transform, self.tokenizer, self.plan = reader, transform, tokenizer, plan
-        self.pieces, self.teacher_tokenizer = pieces, teacher_tokenizer
+        self.pieces, self.teacher_tokenizer, self.image_ids = pieces, teacher_tokenizer, image_ids
         self.canvas: Tensor | None = None  # uint8 [slots, share, size, size, 3]; step t's images go into slot t % slots
         self._drawn: dict[int, Draws] = {}  # of the last two steps
 
@@ -110,8 +112,8 @@ class RankRows(Dataset[Piece]):
         """Return `image` uint8 [n, 3, H, W], `text` int64 [n, L], and int64 [n]: `seed`, `index` and what is equal.
 
         Images are channels last in memory. Equal captions (after tokenizing) share a `caption_id`, images of equal
-        bytes an `image_id`, and with a label_key equal labels a `label_id`. `index` is the sample's number, that of the
-        substitute where one stands in; `source` is there in a mixture.
+        bytes an `image_id` where these are asked for, and with a label_key equal labels a `label_id`. `index` is the
+        sample's number, that of the substitute where one stands in; `source` is there in a mixture.
 
         `seed` is a hash of (run seed, occurrence, sample): every random choice about a sample comes from it. A teacher
         that does not share `text` has `teacher_text` int64 [n, L_t].
@@ -132,10 +134,11 @@ class RankRows(Dataset[Piece]):
         batch = {
             "image": image.permute(0, 3, 1, 2),
             **self._texts(rows.captions),
-            "image_id": torch.tensor(rows.image_ids, dtype=torch.int64),
             "seed": torch.from_numpy(seeds.view(np.int64)),
             "index": torch.from_numpy(numbers),
         }
+        if self.image_ids:
+            batch["image_id"] = torch.tensor(rows.image_ids, dtype=torch.int64)
         if self.reader.has_labels:
             batch["label_id"] = torch.tensor(rows.label_ids, dtype=torch.int64)
         if len(self.reader.pool.specs) > 1:
@@ -187,7 +190,8 @@ class RankRows(Dataset[Piece]):
             raise BadSampleError(f"image: {error.reason}", f"{found.where}: its image {error}") from error
         watch("", "")
         rows.captions.append(caption)
-        rows.image_ids.append(bytes_hash(encoded))
+        if self.image_ids:
+            rows.image_ids.append(bytes_hash(encoded))
         if label is not None:
             rows.label_ids.append(bytes_hash(label.encode(errors="surrogatepass")))
 

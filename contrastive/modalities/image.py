@@ -57,7 +57,7 @@ class Preprocess:
         """Return (image - mean) / std of float images [B, 3, H, W] in 0..1."""
         mean = torch.tensor(self.mean, device=image.device, dtype=image.dtype)[:, None, None]
         std = torch.tensor(self.std, device=image.device, dtype=image.dtype)[:, None, None]
-        return (image - mean) / std
+        return (image - mean).div_(std)  # of two arrays as large as the batch one is enough
 
 
 def _evaluate(transform: Callable[[Image.Image], Tensor], orientation: Orientation, image: Image.Image) -> Tensor:

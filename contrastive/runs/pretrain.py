@@ -166,7 +166,8 @@ def _loader(
     )
     reader = Reader(prepared.pool, Storage(storage_options(data)), data.damaged_shards)
     other = None if teacher is None else teacher.tokenizer
-    rows = RankRows(reader, transform, built.tokenizer, plan, teacher_tokenizer=other)
+    image_ids = "image_id" in task.needs(config)
+    rows = RankRows(reader, transform, built.tokenizer, plan, teacher_tokenizer=other, image_ids=image_ids)
     return Loader(
         rows,
         workers=data.workers,

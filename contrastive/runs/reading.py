@@ -17,6 +17,7 @@ from contrastive.recipes import bench as benches
 from contrastive.recipes.mixing import Mixing, mixing_report
 from contrastive.runs.opening import console, open_shards, write_figures
 from contrastive.settings import Config
+from contrastive.train import task
 
 CROP = (0.9, 1.0)  # of `bench`, where the run has none: open_clip's
 MIXING = (
@@ -78,7 +79,8 @@ def bench(
     crop = config.data.random_crop
     transform = TrainTransform(Preprocess(size), (crop[0], crop[1]) if crop else CROP, config.data.decode_scale)
     plan = Plan(pool.order(config.data, config.train.seed), config.train.seed, config.data.global_batch_size)
-    rows = RankRows(reader, transform, Tokenizer(TokenizerSpec()), plan)
+    image_ids = "image_id" in task.needs(config)
+    rows = RankRows(reader, transform, Tokenizer(TokenizerSpec()), plan, image_ids=image_ids)
     found = benches.bench(rows, seconds, config.data.workers if workers is None else workers)
     total = sum(found.seconds.values())
     grid = Table(title=f"{found.samples:,} samples of {size} x {size} pixels, one core", title_justify="left")

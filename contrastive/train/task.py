@@ -115,7 +115,7 @@ class ContrastiveTask(nn.Module):
 
     def augmented(self, batch: Batch) -> Tensor:
         """Return what model and teacher see of the images, float32 [b, 3, H, W] in 0..1, changed by each row's seed."""
-        image = batch["image"].float() / 255
+        image = batch["image"].float().div_(255)
         return image if isinstance(self.augment, nn.Identity) else self.augment(image, batch["seed"])
 
 
@@ -166,6 +166,11 @@ def check_splits(config: Config) -> None:
         if not getattr(part, "splits_batch", False):
             rule = "does not say that its batch may be split (splits_batch = True)"
             raise ConfigError(f"losses.{key}: {spec['name']} {rule}; say so, or unset train.{option}")
+
+
+def needs(config: Config) -> set[str]:
+    """Return what the losses of a run read beyond features, logit_scale and the ids that every batch has."""
+    return set().union(*(_needs(spec, key) for key, spec in loss_specs(config).items()))
 
 
 def _needs(spec: dict[str, Any], key: str) -> set[str]:

@@ -155,5 +155,12 @@ def test_ids_are_hashes_of_bytes(tmp_path: Path):
         assert batch["label_id"][row] == bytes_hash(b"%d" % (number % 4))
 
 
+def test_images_are_not_hashed_where_nobody_asks(tmp_path: Path):
+    data = settings(alike(tmp_path), global_batch_size=8)
+    asked, unasked = whole(rows(data)).batch, whole(rows(data, image_ids=False)).batch
+    assert set(asked) - set(unasked) == {"image_id"}
+    assert all(torch.equal(unasked[name], asked[name]) for name in unasked)
+
+
 def test_without_a_label_key_there_is_no_label_id(tmp_path: Path):
     assert "label_id" not in whole(rows(settings(alike(tmp_path), global_batch_size=8))).batch

@@ -43,11 +43,12 @@ def rows(
     random_crop: tuple[float, float] | None = CROP,
     teacher_tokenizer: Tokenizer | None = None,
     opened: Reader | None = None,
+    image_ids: bool = True,
 ) -> RankRows:
     found = reader(data) if opened is None else opened
     plan = Plan(found.pool.order(data, seed), seed, data.global_batch_size, rank, world_size, consumed)
     transform = TrainTransform(Preprocess(toys.SIZE), random_crop)
-    return RankRows(found, transform, tokenizer(), plan, teacher_tokenizer=teacher_tokenizer)
+    return RankRows(found, transform, tokenizer(), plan, teacher_tokenizer=teacher_tokenizer, image_ids=image_ids)
 
 
 @cache

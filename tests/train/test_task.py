@@ -9,7 +9,7 @@ from contrastive.errors import ConfigError
 from contrastive.models.build import build
 from contrastive.models.teacher import Teacher
 from contrastive.settings import ModelConfig
-from contrastive.train.task import ContrastiveTask, attention_kernel, check, check_splits
+from contrastive.train.task import ContrastiveTask, attention_kernel, check, check_splits, needs
 from tests import toys
 
 
@@ -153,6 +153,13 @@ def test_an_open_clip_model_without_a_bias_is_refused_when_it_is_built():
     with pytest.raises(ConfigError, match=r"losses\.mine: .* reads a logit bias, .*; set model.init_logit_bias"):
         task(DEMANDING % "logit_bias")
     assert task(DEMANDING % "logit_bias", "model.init_logit_bias=-10").model.logit_bias.item() == -10
+
+
+def test_a_run_needs_what_its_losses_read():
+    assert needs(load([], [])) == {"caption_id"}
+    assert needs(load([], [DEMANDING % "image_id"])) == {"image_id"}
+    by_image = "losses={a: {name: infonce, duplicates_by: [image]}, b: {name: sigmoid, duplicates: negatives}}"
+    assert needs(load([], [by_image])) == {"image_id", "logit_bias"}
 
 
 @pytest.mark.parametrize("option", ["micro_batch_size", "text_micro_batch_size"])

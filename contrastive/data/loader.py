@@ -1,5 +1,6 @@
 """Batches in their order, read ahead by processes: each worker takes the same rows of every batch."""
 
+import logging
 import math
 import os
 import queue
@@ -16,9 +17,9 @@ from contrastive.data.rows import Batch, Piece, RankRows
 from contrastive.data.watch import Watch
 from contrastive.errors import DataError
 
+log = logging.getLogger("contrastive")
 T = TypeVar("T")
-PREFETCH = 4  # pieces that each worker prepares ahead
-SLOTS = PREFETCH + 1  # and the one that is being read
+SLOTS = 5  # batches in shared memory: four that workers prepare, and the one that is being read
 SHARED = "/dev/shm"  # noqa: S108  (looked at, not written to)
 
 
@@ -74,35 +75,43 @@ class Loader:
 
     def _steps(self, first_step: int, last_step: int) -> Iterator[Batch]:
         canvas = self.rows.canvas = self._canvas() if self.workers else None
+        slots = 0 if canvas is None else len(canvas)
         taken = first_step  # the step whose slot of the canvas is to be read next
 
         def items() -> Iterator[tuple[int, int]]:
             for step in range(first_step, last_step):
-                assert step < taken + SLOTS, "torch reads further ahead than it promises: a batch would be overwritten"
+                assert not slots or step < taken + slots, "torch reads too far ahead: a batch would be overwritten"
                 yield from ((step, piece) for piece in range(self.rows.pieces))
 
-        pieces = self._by_workers(items()) if self.workers else self._here(items())
+        pieces = self._by_workers(items(), slots - 1) if slots else self._here(items())
         for step in range(first_step, last_step):
             held = [next(pieces) for _ in range(self.rows.pieces)]
             for piece in held:
                 self.quarantine.note(len(piece.batch["index"]), piece.replaced)
-            batch = self._joined([piece.batch for piece in held], None if canvas is None else canvas[step % SLOTS])
+            batch = self._joined([piece.batch for piece in held], None if canvas is None else canvas[step % slots])
             taken = step + 1
             for source in range(len(self.sources)):
                 self.sources[source] += int((batch["source"] == source).sum()) if "source" in batch else 0
             yield batch
 
     def _canvas(self) -> Tensor:
-        """Return memory that the workers share, in which each writes its rows of a batch."""
+        """Return memory that the workers share, in which each writes its rows of a batch: [slots, share, H, W, 3].
+
+        Raises:
+            DataError: there is no room for two batches.
+        """
         size, share = self.rows.transform.preprocess.size, self.rows.plan.share
-        shape = (SLOTS, share, size, size, 3)
-        needed, room = math.prod(shape), _free_shared_memory()
-        if needed > room:
+        one, room = share * size * size * 3, _free_shared_memory()
+        slots = int(min(SLOTS, room // one))
+        if slots < SLOTS:
             rule = "give it more (docker run --shm-size, or a remount), use more ranks, or set data.workers=0"
-            said = f"{needed / 2**20:,.0f} MiB for {SLOTS} batches of {share}, and {room / 2**20:,.0f} MiB are free"
-            raise DataError(f"data: the workers need shared memory ({SHARED}): {said}; {rule}")
-        storage = torch.UntypedStorage._new_shared(needed)  # as torch's default_collate does
-        return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape).zero_()  # zeroed: now it is ours
+            said = f"{one / 2**20:,.1f} MiB for each batch of {share}, {room / 2**20:,.1f} MiB are free"
+            if slots < 2:
+                raise DataError(f"data: the workers need shared memory ({SHARED}): {said}; {rule}")
+            log.warning("data: %s: %s; only %d are prepared ahead; %s", SHARED, said, slots - 1, rule)
+        storage = torch.UntypedStorage._new_shared(slots * one)  # as torch's default_collate does
+        # Zeroed: what a file system of memory promises, it gives only to who writes.
+        return torch.empty(0, dtype=torch.uint8).set_(storage).view(slots, share, size, size, 3).zero_()
 
     def _joined(self, parts: list[Batch], shared: Tensor | None) -> Batch:
         """Return the batch of pieces; `shared` is the slot [B, H, W, 3] that holds their images, else they do."""
@@ -127,14 +136,14 @@ class Loader:
                 piece = self.rows[item]
             yield piece
 
-    def _by_workers(self, items: Iterable[tuple[int, int]]) -> Iterator[Piece]:
+    def _by_workers(self, items: Iterable[tuple[int, int]], prefetch: int) -> Iterator[Piece]:
         loader: DataLoader[Piece] = DataLoader(
             self.rows,
             sampler=items,  # torch asks for integers; whatever the dataset takes will do
             batch_size=None,
             collate_fn=_packed,  # type: ignore[arg-type]  # without batches it gets an item
             num_workers=self.workers,
-            prefetch_factor=PREFETCH,
+            prefetch_factor=prefetch,
             worker_init_fn=_begin,
             timeout=self.watch.tick_seconds,
             # Workers draw nothing at random; an own generator keeps iter() from touching the global one.

@@ -109,11 +109,23 @@ def test_reading_that_hangs_ends_with_the_shard_and_the_stage(shards: Path, work
 
 
 def test_too_little_shared_memory_is_refused_before_anything_dies(shards: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loader_module, "_free_shared_memory", lambda: 1000.0)
+    monkeypatch.setattr(loader_module, "_free_shared_memory", lambda: 1.9 * 8 * toys.SIZE**2 * 3)
     data = settings(shards, global_batch_size=8)
-    with pytest.raises(DataError, match=r"shared memory \(/dev/shm\): 0 MiB for 5 batches of 8, .*--shm-size"):
+    with pytest.raises(DataError, match=r"shared memory \(/dev/shm\): 0\.0 MiB for each batch of 8, .*--shm-size"):
         list(Loader(rows(data), workers=2).batches(0, 1))
     assert len(list(Loader(rows(data)).batches(0, 1))) == 1
+
+
+@pytest.mark.parametrize("slots", [2, 3])
+def test_with_little_shared_memory_fewer_batches_are_prepared_and_they_are_the_same(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, slots: int
+):
+    data = settings(shards, global_batch_size=8, workers=2)
+    expected = [digest(batch) for batch in batches(settings(shards, global_batch_size=8, workers=0), 9)]
+    monkeypatch.setattr(loader_module, "_free_shared_memory", lambda: (slots + 0.5) * 8 * toys.SIZE**2 * 3)
+    with caplog.at_level("WARNING", "contrastive"):
+        assert [digest(batch) for batch in batches(data, 9)] == expected
+    assert f"only {slots - 1} are prepared ahead; give it more" in caplog.text
 
 
 def test_a_worker_that_is_killed_is_reported(shards: Path):

@@ -19,3 +19,11 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run directory, launch or process count is wrong."""
+
+
+class Preempted(Exception):  # noqa: N818  (nothing is wrong: somebody asked)
+    """A signal asked the run to end. `signal` is its number."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal

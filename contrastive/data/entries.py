@@ -1,8 +1,6 @@
 """manifest.json: what is known of each shard of a folder."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any
 from contrastive.data.index import Pattern
 from contrastive.data.storage import Stat
 from contrastive.data.tar import Damage
+from contrastive.files import write_whole
 
 MANIFEST, VERSION = "manifest.json", 1
 
@@ -75,21 +74,6 @@ def write_entries(folder: Path, entries: Mapping[str, Entry]) -> None:
     lines = (f"  {json.dumps(name)}: {json.dumps(entries[name].to_json())}" for name in sorted(entries))
     content = f'{{\n "version": {VERSION},\n "shards": {{\n' + ",\n".join(lines) + "\n }\n}\n"
     write_whole(folder / MANIFEST, content)
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a text file, whole or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}-", delete=False, encoding="utf-8"
-    ) as file:
-        try:
-            file.write(content)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 @lru_cache(1 << 16)

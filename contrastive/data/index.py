@@ -5,9 +5,7 @@ offset and a size, -1 where the sample has none. The table is kept beside the ta
 """
 
 import hashlib
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrastive.data.tar import Member, key_and_extension
+from contrastive.files import replacing
 
 KEY = "__key__"
 MAX_EXTENSIONS = 64  # a table has a column for each
@@ -110,16 +109,9 @@ def key_of(table: Table, row: int) -> str:
 
 def save(path: Path, table: Table) -> None:
     """Write a table, whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".npy", delete=False) as file:
-        try:
-            # Version 3: the earlier ones hold no extension outside Latin-1.
-            np.lib.format.write_array(file, table, version=(3, 0), allow_pickle=False)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with replacing(path, ".npy") as file:
+        # Version 3: the earlier ones hold no extension outside Latin-1.
+        np.lib.format.write_array(file, table, version=(3, 0), allow_pickle=False)
 
 
 def load(path: Path) -> Table:

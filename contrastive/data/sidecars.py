@@ -21,12 +21,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from contrastive.data import index
-from contrastive.data.entries import MANIFEST, Entry, read_entries, write_entries, write_whole
+from contrastive.data.entries import MANIFEST, Entry, read_entries, write_entries
 from contrastive.data.index import file_name
 from contrastive.data.scanning import THREADS, read_shards
 from contrastive.data.storage import Stat, Storage, cache_home, is_remote
 from contrastive.data.tar import Damage
 from contrastive.errors import DataError
+from contrastive.files import write_whole
 
 log = logging.getLogger("contrastive")
 SIZES, TABLE = "sizes.json", ".idx.npy"

@@ -69,7 +69,7 @@ def read_yaml(name: str | Path) -> dict[str, Any]:
 def to_yaml(config: Config) -> str:
     """Return the YAML of a resolved run, itself a valid file: what only a command line may say is left out."""
     content = to_dict(config)
-    del content["data"]["allow_pipes"]
+    del content["data"]["allow_pipes"], content["run"]["resume"], content["run"]["accept_changes"]
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

@@ -4,11 +4,16 @@ Everything works unchanged in a single process, where no process group exists.
 """
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
+
+from contrastive.errors import UserError
 
 T = TypeVar("T")
 
@@ -43,6 +48,48 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
+def from_main(value: T) -> T:
+    """Return rank 0's object on all ranks."""
+    if not is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Return on all ranks what `work` returns on rank 0, which alone does it; an error of a user's is raised on all."""
+    outcome: tuple[T | None, UserError | None] = (None, None)
+    if rank() == 0:
+        try:
+            outcome = (work(), None)
+        except UserError as error:
+            outcome = (None, error)
+    value, failure = from_main(outcome)
+    if failure is not None:
+        failure.is_everywhere = True
+        raise failure
+    return value  # type: ignore[return-value]
+
+
+def set_timeout(seconds: float) -> None:
+    """Let every exchange between processes that begins from now on wait at most `seconds`."""
+    if is_initialized():
+        public = getattr(dist, "set_timeout", None)  # not yet in torch 2.11
+        (public or distributed_c10d._set_pg_timeout)(timedelta(seconds=seconds))
+
+
+def tell_everyone(what: str) -> None:
+    """Note `what` where every rank may look at any time, without meeting the others."""
+    if is_initialized():
+        distributed_c10d._get_default_store().set(f"contrastive/{what}", "1")
+
+
+def was_told(what: str) -> bool:
+    """Whether any rank has called `tell_everyone`."""
+    return is_initialized() and bool(distributed_c10d._get_default_store().check([f"contrastive/{what}"]))
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Return the mean over ranks of a tensor of equal shape everywhere. It carries no gradient."""
     if not is_initialized():
@@ -59,6 +106,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     total = values.detach().contiguous().clone()
     dist.all_reduce(total)
     return total
+
+
+def max_over_ranks(values: Tensor) -> Tensor:
+    """Return the largest value of any rank, of a tensor of equal shape everywhere. The host does not wait for it."""
+    if not is_initialized() or world_size() == 1:
+        return values
+    largest = values.clone()
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest
 
 
 def row_counts(count: int, device: torch.device) -> list[int]:

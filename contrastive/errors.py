@@ -4,6 +4,8 @@
 class UserError(Exception):
     """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
 
+    is_everywhere: bool = False  # every rank raises it, so that one has to say it
+
 
 class ConfigError(UserError):
     """A configuration key, value or part name is wrong."""

@@ -124,6 +124,9 @@ class OptimConfig:
     beta2: float = option(0.98, "AdamW", at_least=0, at_most=1)
     epsilon: float = option(1e-6, "AdamW", at_least=0)
     clip_grad_norm: float | None = option(1.0, "largest norm of all gradients; unset: no clipping", at_least=0)
+    clip_update: bool = option(
+        False, "shrink each tensor's update where AdamW underestimates its gradient: StableAdamW"
+    )
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,34 @@ class TrainConfig:
     threads: int | None = option(None, "CPU threads per process; unset: its share of the cores", at_least=1)
     compile: bool = option(False, "torch.compile the model")
     gradient_checkpointing: bool = option(False, "recompute activations (open_clip models): less memory, slower")
+    sharding: Literal["none", "full"] = option(
+        "none", "full: weights, gradients and optimizer state are cut over the processes (FSDP2)"
+    )
+    ema_decay: float | None = option(
+        None, "also keep a moving average of the weights, e.g. 0.9999", at_least=0, at_most=1
+    )
+    on_nonfinite: Literal["stop", "skip"] = option(
+        "stop", "a step whose loss or gradient is not finite changes nothing; then"
+    )
+    max_skips: int = option(10, "steps in a row that may be skipped", unit="steps", at_least=1)
+    spike_factor: float | None = option(
+        None, "a loss above so many times the median of the last 100 steps is reported", at_least=1
+    )
+    on_spike: Literal["warn", "rollback"] = option(
+        "warn", "rollback: the weights of the newest checkpoint, and on with the next samples"
+    )
     save_every_steps: int | None = option(
         None, "checkpoint interval; the end is always saved", unit="steps", at_least=1
+    )
+    save_every_minutes: float | None = option(15.0, "checkpoint interval by the clock", unit="minutes", at_least=0.001)
+    keep_checkpoints: int | None = option(2, "the newest ones; unset: all", at_least=2)
+    keep_best: int = option(1, "more checkpoints, the best by train.best_metric", at_least=0)
+    best_metric: str | None = option(None, "DATASET/TASK/METRIC of the evaluations, each of which is then saved")
+    best_is: Literal["highest", "lowest"] = option("highest", "value of train.best_metric")
+    max_failed_saves: int = option(3, "in a row; the run ends at the next one", at_least=0)
+    start_seconds: float = option(1800.0, "patience with the first steps: other processes, compilation", at_least=1)
+    hang_seconds: float | None = option(
+        600.0, "a process that makes no step, or waits for others for so long, ends with its stacks", at_least=1
     )
     world_size: int | None = option(None, "refuse to run on another number of processes", unit="processes", at_least=1)
 
@@ -156,6 +185,7 @@ class EvalConfig:
     every_steps: int | None = option(None, "interval; unset: only at the end", unit="steps", at_least=1)
     batch_size: int = option(256, "per process", unit="samples", at_least=1)
     workers: int = option(0, "loader processes", at_least=0)
+    weights: Literal["trained", "ema"] = option("trained", "which ones are evaluated; ema needs train.ema_decay")
 
 
 @dataclass(frozen=True)
@@ -164,13 +194,22 @@ class TrackingConfig:
 
     log_every_steps: int = option(10, "interval of metrics", unit="steps", at_least=1)
     tensorboard: bool = option(True, "also write TensorBoard events, when it is installed")
+    trackers: list[str] = option(
+        [], "of Accelerate's: wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab, trackio"
+    )
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Where results go."""
 
-    directory: str = option("runs/run", "holds everything of one run; must be new")
+    directory: str = option("runs/run", "holds everything of one run; a run that was interrupted there goes on")
+    resume: Literal["auto", "never", "must"] = option(
+        "auto", "go on with what the directory holds; never: it must be new; must: there is something to go on with"
+    )
+    accept_changes: list[str] = option(
+        [], "keys that may differ from those of the run that goes on though they make it another run; not saved"
+    )
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_another_run_in_the_directory_is_refused(shards: Path, tmp_path: Path, c
     assert cli.pretrain(arguments) == 0
     said = stderr_of(capsys, [*arguments, "train.seed=5"])
     assert said.splitlines()[-1].startswith(
-        f"error: run.directory: {tmp_path / 'run'} holds another run; choose another"
+        f"error: run.directory: {tmp_path / 'run'} holds a run with other settings: train.seed 0 -> 5; take another"
     )
 
 

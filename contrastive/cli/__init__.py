@@ -12,7 +12,7 @@ from rich.text import Text
 
 from contrastive import config, distributed, registry
 from contrastive.cli import data as data_commands
-from contrastive.errors import UserError
+from contrastive.errors import Preempted, UserError
 
 log = logging.getLogger("contrastive")
 PATIENCE_SECONDS = 20.0
@@ -111,7 +111,11 @@ def _guard(run: Callable[[], int | None]) -> int:
     log.setLevel(logging.INFO if distributed.rank() == 0 else logging.WARNING)
     try:
         return run() or 0
+    except Preempted as asked:
+        return 128 + asked.signal  # as a shell reports it: what follows with && does not begin
     except UserError as error:
+        if error.is_everywhere and distributed.rank() != 0:
+            return 2  # rank 0 says it
         if distributed.rank() != 0 and not distributed.is_initialized():
             # Every process meets the same mistake at the door: the first one says it and the launcher ends the others.
             # A process that is still here after that had a mistake of its own.

@@ -3,22 +3,26 @@
 import logging
 import math
 import os
-import queue
+import resource
+import signal
+import sys
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
+from contrastive.data.ahead import ahead
 from contrastive.data.quarantine import Quarantine
 from contrastive.data.rows import Batch, Piece, RankRows
 from contrastive.data.watch import Watch
 from contrastive.errors import DataError
+from contrastive.processes import Workers
 
 log = logging.getLogger("contrastive")
-T = TypeVar("T")
 SLOTS = 5  # batches in shared memory: four that workers prepare, and the one that is being read
 SHARED = "/dev/shm"  # noqa: S108  (looked at, not written to)
 
@@ -52,6 +56,7 @@ class Loader:
         self.sources = [0] * len(rows.reader.pool.specs)  # samples delivered of each
         self.watch = Watch(rows.pieces, timeout_seconds)
         rows.reader.storage.watch = self.watch
+        self._is_waiting = False  # for a piece of the workers
 
     @property
     def epoch_samples(self) -> int:
@@ -71,9 +76,9 @@ class Loader:
             DataError: a sample cannot be read, too many had to be replaced, or the readers show no sign of life.
         """
         steps = self._steps(first_step, last_step)
-        yield from _ahead(steps, 2) if self.pin_memory else steps
+        yield from ahead(steps, 2) if self.pin_memory else steps
 
-    def _steps(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def _steps(self, first_step: int, last_step: int) -> Generator[Batch]:
         canvas = self.rows.canvas = self._canvas() if self.workers else None
         slots = 0 if canvas is None else len(canvas)
         taken = first_step  # the step whose slot of the canvas is to be read next
@@ -83,16 +88,17 @@ class Loader:
                 assert not slots or step < taken + slots, "torch reads too far ahead: a batch would be overwritten"
                 yield from ((step, piece) for piece in range(self.rows.pieces))
 
-        pieces = self._by_workers(items(), slots - 1) if slots else self._here(items())
-        for step in range(first_step, last_step):
-            held = [next(pieces) for _ in range(self.rows.pieces)]
-            for piece in held:
-                self.quarantine.note(len(piece.batch["index"]), piece.replaced)
-            batch = self._joined([piece.batch for piece in held], None if canvas is None else canvas[step % slots])
-            taken = step + 1
-            for source in range(len(self.sources)):
-                self.sources[source] += int((batch["source"] == source).sum()) if "source" in batch else 0
-            yield batch
+        with closing(self._by_workers(items(), slots - 1) if slots else self._here(items())) as pieces:
+            for step in range(first_step, last_step):
+                held = [next(pieces) for _ in range(self.rows.pieces)]
+                for piece in held:
+                    self.quarantine.note(len(piece.batch["index"]), piece.replaced)
+                batch = self._joined([piece.batch for piece in held], None if canvas is None else canvas[step % slots])
+                taken = step + 1
+                for source in range(len(self.sources)):
+                    self.sources[source] += int((batch["source"] == source).sum()) if "source" in batch else 0
+                yield batch
+        self.rows.canvas = None
 
     def _canvas(self) -> Tensor:
         """Return memory that the workers share, in which each writes its rows of a batch: [slots, share, H, W, 3].
@@ -130,13 +136,14 @@ class Loader:
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
         return torch.cat(parts, out=torch.empty(shape, dtype=parts[0].dtype, pin_memory=self.pin_memory))
 
-    def _here(self, items: Iterable[tuple[int, int]]) -> Iterator[Piece]:
+    def _here(self, items: Iterable[tuple[int, int]]) -> Generator[Piece]:
         for item in items:
             with self.watch.guard():
                 piece = self.rows[item]
             yield piece
 
-    def _by_workers(self, items: Iterable[tuple[int, int]], prefetch: int) -> Iterator[Piece]:
+    def _by_workers(self, items: Iterable[tuple[int, int]], prefetch: int) -> Generator[Piece]:
+        workers = Workers()
         loader: DataLoader[Piece] = DataLoader(
             self.rows,
             sampler=items,  # torch asks for integers; whatever the dataset takes will do
@@ -146,30 +153,67 @@ class Loader:
             prefetch_factor=prefetch,
             worker_init_fn=_begin,
             timeout=self.watch.tick_seconds,
+            multiprocessing_context=workers,
             # Workers draw nothing at random; an own generator keeps iter() from touching the global one.
             generator=torch.Generator(),
         )
         pieces = iter(loader)
-        while True:
+        with self._deaths_kept():
             try:
-                yield self._next(pieces)
-            except StopIteration:
-                return
+                while True:
+                    try:
+                        yield self._next(pieces, workers)
+                    except StopIteration:
+                        return
+            finally:
+                # Now, not when nobody knows the iterator any more: a traceback may know it for long.
+                pieces._shutdown_workers()  # type: ignore[attr-defined]
 
-    def _next(self, pieces: Iterator[Piece]) -> Piece:
+    @contextmanager
+    def _deaths_kept(self) -> Iterator[None]:
+        """Have a worker's death noticed where its batch is waited for; torch's handler would raise it anywhere."""
+        raises = signal.getsignal(signal.SIGCHLD)
+        if threading.current_thread() is not threading.main_thread() or not callable(raises):
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._is_waiting:
+                raises(number, frame)
+
+        signal.signal(signal.SIGCHLD, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, raises)
+
+    def _next(self, pieces: Iterator[Piece], workers: Workers) -> Piece:
         waited = 0.0
         while True:
             try:
+                self._is_waiting = True
+                if workers.deaths():  # since the last piece
+                    raise RuntimeError
                 return _unpacked(next(pieces))
             except DataError as error:
                 # torch hands a worker's error over as a traceback; its last line is what the user needs.
                 last_line = str(error).rstrip().splitlines()[-1]
                 raise DataError(last_line.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
+            except MemoryError as error:
+                raise DataError(f"data: a worker ran out of memory ({self.watch.standing()}); {_memory()}") from error
             except RuntimeError as error:
                 if "timed out" not in str(error):
-                    raise DataError(f"data: {str(error).splitlines()[-1]} ({self.watch.standing()})") from error
+                    raise DataError(self._failure(error, workers)) from error
                 waited += self.watch.tick_seconds
                 self.watch.require_life(waited)
+            finally:
+                self._is_waiting = False
+
+    def _failure(self, error: RuntimeError, workers: Workers) -> str:
+        deaths = workers.deaths()
+        if not deaths:
+            return f"data: {str(error).splitlines()[-1]} ({self.watch.standing()})"
+        return f"data: a worker died: {', '.join(deaths)} ({self.watch.standing()}); {_memory()}"
 
 
 def cut_padding(text: Tensor, pad_id: int, multiple: int = 8) -> Tensor:
@@ -179,44 +223,6 @@ def cut_padding(text: Tensor, pad_id: int, multiple: int = 8) -> Tensor:
     """
     used = int((text != pad_id).any(dim=0).nonzero().max()) + 1 if (text != pad_id).any() else 1
     return text[:, : -(-used // multiple) * multiple].contiguous()
-
-
-def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """Yield `items` as a thread produces them, at most `depth` ahead; its error is raised here, in its place."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    ended = threading.Event()
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not _put(ready, ("item", item), ended):
-                    return
-            _put(ready, ("end", None), ended)
-        except BaseException as error:  # noqa: BLE001  (whatever it is, the consumer must not wait for ever)
-            _put(ready, ("error", error), ended)
-
-    threading.Thread(target=produce, daemon=True, name="data ahead").start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "item":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                return
-    finally:
-        ended.set()
-
-
-def _put(ready: "queue.Queue[Any]", value: Any, ended: threading.Event) -> bool:
-    while not ended.is_set():
-        try:
-            ready.put(value, timeout=0.1)
-        except queue.Full:
-            continue
-        return True
-    return False
 
 
 def _packed(piece: Piece) -> Piece:
@@ -235,6 +241,17 @@ def _free_shared_memory() -> float:
     except OSError:  # not Linux
         return math.inf
     return found.f_bavail * found.f_frsize
+
+
+def _memory() -> str:
+    """Return what there is to say about memory when a process has died of something."""
+    scale = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, in KiB elsewhere
+    here, child = (
+        resource.getrusage(who).ru_maxrss / scale for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    held = f"this process held up to {here:.1f} GiB, a worker up to {child:.1f} GiB"
+    rule = "was it out of memory? a lower data.workers needs less"
+    return f"{held}, {_free_shared_memory() / 2**30:.1f} GiB of {SHARED} are free; {rule}"
 
 
 def _begin(worker: int) -> None:

@@ -12,6 +12,11 @@ from contrastive.errors import DataError
 
 ROOM = 1024  # bytes of a note
 TICK_SECONDS = 5.0
+INTERRUPT = signal.SIGURG  # not SIGINT, which asks a run to stop; and ignored where it comes too late
+
+
+class _InterruptError(BaseException):
+    """Ends what the main thread is at; no `except Exception` holds it."""
 
 
 class Watch:
@@ -64,7 +69,7 @@ class Watch:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """End a block of the main thread that stops moving: it is interrupted, as Ctrl-C would.
+        """End a block of the main thread that stops moving: a signal interrupts it, even within a system call.
 
         Raises:
             DataError: it was.
@@ -83,18 +88,22 @@ class Watch:
                     with lock:
                         if not ended.is_set():
                             said.append(self.message(self.idle_seconds()))
-                            signal.pthread_kill(main, signal.SIGINT)
+                            signal.pthread_kill(main, INTERRUPT)
                     return
 
+        before = signal.signal(INTERRUPT, _interrupt)
         thread = threading.Thread(target=look, daemon=True, name="data watch")
         thread.start()
         try:
             yield
             with lock:
                 ended.set()
-        except KeyboardInterrupt:
-            if said:
-                raise DataError(said[0]) from None
-            raise
+        except _InterruptError:
+            raise DataError(said[0]) from None
         finally:
             ended.set()
+            signal.signal(INTERRUPT, signal.SIG_DFL if before is None else before)
+
+
+def _interrupt(*_: object) -> None:
+    raise _InterruptError

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from contrastive import distributed
-from contrastive.errors import DataError, ModelError, RunError, UserError
+from contrastive.errors import DataError, ModelError, Preempted, RunError, UserError
 from contrastive.eval.datasets import EvalDataset
+from contrastive.processes import Workers
 
 Precision = Literal["fp32", "bf16"]
 Progress = Callable[[str, int, int], None]  # what ("digits images"), done, total; of this process's share
@@ -73,7 +74,8 @@ def embed(
     The model is put into eval mode and back; no random number generator moves.
 
     `model` is on `device`, unwrapped (no DDP). `workers` are processes of this rank that decode images; 0 decodes in
-    this one. `precision` is the forward's alone; what follows it is float32. `progress` is told after each batch.
+    this one. `precision` is the forward's alone; what follows it is float32. `progress` is told after each batch, and
+    may raise Preempted.
 
     Raises:
         DataError: an image cannot be read, or processes see different copies of the data.
@@ -155,11 +157,13 @@ def _image_batches(
     dataset: EvalDataset, ids: Sequence[int], transform: Transform, batch_size: int, workers: int, device: torch.device
 ) -> Iterator[Tensor]:
     """Yield batches [B, 3, H, W] in the order of `ids`; without a generator the loader would draw from torch's."""
+    workers = min(workers, len(ids))
     loader = DataLoader(
         _Images(dataset, transform),
         batch_size=batch_size,
         sampler=ids,
-        num_workers=min(workers, len(ids)),
+        num_workers=workers,
+        multiprocessing_context=Workers() if workers else None,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
@@ -171,23 +175,32 @@ def _image_batches(
 
 
 def _on_all_processes(pass_over: Callable[[], tuple[Share, Share]], dataset: EvalDataset) -> list[tuple[Share, Share]]:
-    """Return every process's share; an error on one is raised on all, where the others would wait for it for ever."""
+    """Return every process's share; an error on one is raised on all, where the others would wait for it for ever.
+
+    So is a signal that asks one of them to end.
+    """
     empty: Share = (range(0), None)
     features: tuple[Share, Share] = (empty, empty)
     failure: Exception | None = None
+    signal = 0
     try:
         features = pass_over()
+    except Preempted as asked:
+        signal = asked.signal
     except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again below
         failure = error
     message = None if failure is None else str(failure) or repr(failure)
-    shares = distributed.gather_objects((features, message, isinstance(failure, UserError), dataset.fingerprint()))
+    own = (features, message, isinstance(failure, UserError), dataset.fingerprint(), signal)
+    shares = distributed.gather_objects(own)
     if failure is not None:
         raise failure
+    if asked_to_end := max(share[4] for share in shares):
+        raise Preempted(asked_to_end)
     if len(shares) != distributed.world_size():
         raise RunError(
             f"{distributed.world_size()} processes were launched, but no process group joins them; make it first"
         )
-    for rank, (_, message, known, fingerprint) in enumerate(shares):
+    for rank, (_, message, known, fingerprint, _) in enumerate(shares):
         if message is not None:
             raise DataError(message) if known else RunError(f"evaluation failed on rank {rank}: {message}")
         if fingerprint != shares[0][3]:

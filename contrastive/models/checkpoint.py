@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from contrastive.registry import find as find_part
 from contrastive.settings import ModelConfig
 
 FORMAT = 1
-DESCRIPTION, WEIGHTS = "checkpoint.json", "model.safetensors"
+DESCRIPTION, WEIGHTS, EMA = "checkpoint.json", "model.safetensors", "ema.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,16 @@ def save(directory: Path, built: Built, info: dict[str, Any]) -> Path:
     scratch = directory.with_name(f".{directory.name}.writing")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    tokenizer = built.tokenizer.save(scratch)
+    describe(scratch, built, info)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in built.model.state_dict().items()}
-    save_file(weights, str(scratch / WEIGHTS), metadata={"format": "pt"})
+    write_tensors(scratch / WEIGHTS, weights)
+    scratch.rename(directory)
+    return directory
+
+
+def describe(folder: Path, built: Built, info: dict[str, Any]) -> None:
+    """Write everything but the weights: what the model is, its preprocessing and its tokenizer."""
+    tokenizer = built.tokenizer.save(folder)
     description = {
         "format": FORMAT,
         "model": dataclasses.asdict(built.config),
@@ -54,9 +61,19 @@ def save(directory: Path, built: Built, info: dict[str, Any]) -> Path:
         "tokenizer": tokenizer.to_dict(),
         "info": info,
     }
-    (scratch / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-    scratch.rename(directory)
-    return directory
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write contiguous tensors of the CPU that share no memory.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    try:
+        save_file(dict(tensors), str(path), metadata={"format": "pt"})
+    except SafetensorError as error:  # what the operating system said, in its words
+        raise OSError(f"{path}: {error}") from error
 
 
 def find(path: str | Path) -> Path:

@@ -17,7 +17,7 @@ from contrastive.eval.embed import Precision
 from contrastive.eval.result import EvalResult
 from contrastive.models import checkpoint
 from contrastive.runs import machine
-from contrastive.train import state
+from contrastive.train import directory
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def write_results(path: Path, results: Sequence[EvalResult]) -> None:
 
 
 def _datasets_of_run(folder: Path) -> list[str]:
-    config = folder.parent.parent / state.CONFIG
+    config = folder.parent.parent / directory.CONFIG
     datasets = load([str(config)]).eval.datasets if config.is_file() else []
     if not datasets:
         raise UserError(f"{folder}: no dataset is named; add --data configs/eval/NAME.yaml")

@@ -23,11 +23,14 @@ def resolve_precision(wanted: str) -> str:
     return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "no"
 
 
-def accelerator(precision: str) -> Accelerator:
-    """Return the Accelerator of this launch; what it finds no accelerator for runs on the CPU."""
+def accelerator(precision: str, start_seconds: float = 1800.0) -> Accelerator:
+    """Return the Accelerator of this launch, whose processes wait for each other for `start_seconds` at most.
+
+    What it finds no accelerator for runs on the CPU.
+    """
     handlers = [
         DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-        InitProcessGroupKwargs(timeout=timedelta(minutes=10)),
+        InitProcessGroupKwargs(timeout=timedelta(seconds=start_seconds)),
     ]
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     return Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available(), kwargs_handlers=handlers)

@@ -1,11 +1,14 @@
 """The training loop."""
 
+import itertools
+import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+import socket
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -13,14 +16,19 @@ from torch import Tensor, nn
 
 from contrastive import distributed
 from contrastive.data.rows import Batch
-from contrastive.errors import RunError
+from contrastive.errors import Preempted, RunError
 from contrastive.settings import Config
-from contrastive.tracking import ProgressLine, Tracker
+from contrastive.tracking import ProgressLine
 from contrastive.train.caching import plan_step
+from contrastive.train.flops import of_training
+from contrastive.train.guard import Guard
 from contrastive.train.optim import learning_rate
+from contrastive.train.pace import Pace, straggler
 from contrastive.train.step import Step
+from contrastive.train.vote import Counted
+from contrastive.train.watchdog import STEP
 
-AtStep = Callable[[int], None]
+log = logging.getLogger("contrastive")
 
 
 class Stream(Protocol):
@@ -37,107 +45,221 @@ class Stream(Protocol):
         """Return what this rank has counted so far; the same names on all ranks."""
 
 
-@dataclass
-class Pace:
-    """Clock of the steps since the last log line: how long they took, and how much of it was waiting for data."""
+@dataclass(frozen=True)
+class Span:
+    """The steps of a launch: `first` were taken before it, over `seen` samples; `last` ends the run."""
 
-    world_batch: int
-    started: float = field(default_factory=time.perf_counter)
-    since: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
-    steps: int = 0
+    size: int
+    last: int
+    first: int = 0
+    seen: int = 0
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures since the last call, and begin again."""
-        now = time.perf_counter()
-        elapsed = max(now - self.since, 1e-9)
-        figures = {
-            "samples_per_second": self.steps * self.world_batch / elapsed,
-            "data_wait_share": self.waited / elapsed,
-            "step_seconds": elapsed / max(self.steps, 1),
-            "seconds": now - self.started,
+    def samples_seen(self, step: int) -> int:
+        """Return how many samples have been learned from after `step`."""
+        return self.seen + (step - self.first) * self.size
+
+
+def span(config: Config, first: int = 0, seen: int = 0) -> Span:
+    """Return the steps that a run has still to take; the last one is whole."""
+    size = config.data.global_batch_size
+    return Span(size, first + max(0, -(-(config.train.total_samples - seen) // size)), first, seen)
+
+
+class Hooks:
+    """What happens around the steps: nothing, here. Ranks call every method at the same step."""
+
+    def signal(self) -> int:
+        """Return the number of the signal that asked this process to end; 0 for none."""
+        return 0
+
+    def save_is_due(self) -> bool:
+        """Whether this rank's clock asks for a checkpoint."""
+        return False
+
+    def begin(self, stage: str, number: int | None = None) -> None:
+        """Note what is about to happen, and in which step."""
+
+    def restore(self) -> None:
+        """Take over what an earlier launch has left; called once everything else has begun."""
+
+    def stepped(self, step: int) -> None:
+        """Follow the weights, which `step` has changed."""
+
+    def record(self, step: int, values: Mapping[str, Any]) -> None:
+        """Keep the figures of a logged step."""
+
+    def save(self, step: int, *, wait: bool = False) -> None:
+        """Write the checkpoint of `step`, if that was not done; `wait` until it is on disk."""
+
+    def evaluate(self, step: int) -> None:
+        """Evaluate the weights of `step`."""
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether an earlier launch has evaluated `step`."""
+        return step >= 0
+
+    def bad_step(self, step: int, batch: Batch) -> str:  # noqa: ARG002
+        """Write down which samples a step had that was not finite; return where."""
+        return ""
+
+    def set_back(self, step: int) -> None:
+        """Take the weights of a checkpoint before `step`."""
+
+
+class Training:
+    """The steps of a launch, on all ranks. One that goes on restores its state behind its first batch."""
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        task: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        stream: Stream,
+        *,
+        hooks: Hooks,
+        steps: Span,
+        guard: Guard,
+        pace: Pace | None = None,
+    ) -> None:
+        self.config, self.accelerator, self.task, self.optimizer = config, accelerator, task, optimizer
+        self.stream, self.hooks, self.steps, self.guard = stream, hooks, steps, guard
+        self.pace = Pace(steps.size, device=accelerator.device) if pace is None else pace
+        self.plan = plan_step(config, accelerator.num_processes)
+        self.step = Step(accelerator, task, optimizer, self.plan, config.optim.clip_grad_norm)
+        self.hosts = distributed.gather_objects(socket.gethostname())
+        self.held: deque[tuple[int, Batch, dict[str, Tensor]]] = deque(maxlen=self.step.votes.lag + 1)
+        self.batches = stream.batches(0, steps.last - steps.first)
+
+    def run(self) -> None:
+        """Take them.
+
+        Raises:
+            RunError: loss or gradient are not finite, a cached step did not repeat itself, or checkpoints failed.
+            Preempted: a signal asked for the end; the state is saved.
+        """
+        first, last = self.steps.first, self.steps.last
+        self.task.train()
+        with ProgressLine(last, self.accelerator.is_main_process, first) as progress:
+            if first:
+                self._go_on(first, last)
+            if first < last and self.pace.peak_flops is not None:
+                self._count_operations(self._peek())
+            for number in range(first + 1, last + 1):
+                self._advance(number, self._next(), progress)
+
+    def _go_on(self, first: int, last: int) -> None:
+        """Restore what an earlier launch has left, and do what it has left undone at its last step."""
+        if first < last:
+            self.step.rehearse(self._peek())
+        self.hooks.restore()
+        if due(self.config, first, last)[2] and not self.hooks.is_evaluated(first):
+            self._evaluate(first)
+
+    def _advance(self, number: int, batch: Batch, progress: ProgressLine) -> None:
+        logs, saves, evaluates = due(self.config, number, self.steps.last)
+        is_read = logs or saves or evaluates
+        rate = self._set_rate(number)
+        self.hooks.begin(STEP, number)
+        with _numbered(number):
+            signal, due_now = self.hooks.signal(), self.hooks.save_is_due()
+            terms = self.step(batch, is_read=is_read, number=number, signal=signal, saves=due_now)
+            self.hooks.stepped(number)
+            self.pace.step_done()
+            self.held.append((number, batch, terms))
+            counted = self.step.votes.read(everything=is_read)
+            for one in counted:
+                self._judge(one)
+            if is_read:
+                self._read(number, terms, rate, progress if logs else None)
+        if saves or any(one.saves for one in counted):
+            self._save(number)
+        if signal := max((one.signal for one in counted), default=0):
+            self._end(number, signal)
+        if evaluates:
+            self._evaluate(number)
+
+    def _next(self) -> Batch:
+        self.hooks.begin("waiting for data")
+        with self.pace.wait():
+            batch = next(self.batches)
+        return {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
+
+    def _peek(self) -> Batch:
+        batch = self._next()
+        self.batches = itertools.chain([batch], self.batches)
+        return batch
+
+    def _count_operations(self, batch: Batch) -> None:
+        """Tell the pace what a step computes, from as many of its samples as go through the model at once."""
+        rows = min(self.plan.image, self.plan.text)
+        counted = of_training(self.accelerator.unwrap_model(self.task), {k: v[:rows] for k, v in batch.items()})
+        self.pace.flops_per_step = None if counted is None else counted * self.plan.share / rows
+
+    def _set_rate(self, number: int) -> float:
+        seen, total = self.steps.samples_seen(number - 1), self.config.train.total_samples
+        rate = learning_rate(self.config.optim, seen, total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _judge(self, counted: Counted) -> None:
+        """Do what the outcome of a step asks for."""
+        verdict = self.guard.judge(counted)
+        if verdict == "bad":
+            batch, terms = next((batch, terms) for number, batch, terms in self.held if number == counted.step)
+            with _numbered(counted.step):
+                self.guard.require_patience(
+                    counted, _not_finite(terms), lambda: self.hooks.bad_step(counted.step, batch)
+                )
+        if verdict == "spike" and self.config.train.on_spike == "rollback":
+            self.guard.begin_again()
+            self.pace.pause(lambda: self.hooks.set_back(counted.step))
+
+    def _read(self, number: int, terms: dict[str, Tensor], rate: float, progress: ProgressLine | None) -> None:
+        """Exchange the figures of a step, once; log them where there is a progress line to show them on."""
+        means = _mean_over_ranks(terms)
+        self.step.require_exact(means)
+        if progress is None:
+            return
+        seen, figures = self.steps.samples_seen(number), self.pace.figures()
+        slow = straggler(distributed.gather_objects(self.pace.own_seconds), figures["step_seconds"], self.hosts)
+        if slow is not None and self.accelerator.is_main_process:
+            log.warning("step %d: %s", number, slow)
+        values = {
+            **{"samples_seen": seen, "epoch": seen / self.stream.epoch_samples},
+            **{**means, "learning_rate": rate},
+            **{**figures, **self.guard.counts()},
+            **_sum_over_ranks(self.stream.counts(), self.accelerator.device),
         }
-        self.since, self.waited, self.steps = now, 0.0, 0
-        return figures
+        self.hooks.record(number, values)
+        progress.show(number, values)
 
-    def pause(self, work: Callable[[], None]) -> None:
-        """Run `work` (a save, an evaluation) off the clock."""
-        before = time.perf_counter()
-        work()
-        self.since += time.perf_counter() - before
+    def _save(self, number: int) -> None:
+        self.hooks.begin("saving step", number)
+        self.pace.pause(lambda: self.hooks.save(number))
 
+    def _evaluate(self, number: int) -> None:
+        self.hooks.begin("evaluation of step", number)
+        try:
+            self.pace.pause(lambda: self.hooks.evaluate(number))
+        except Preempted as asked:
+            self._end(number, asked.signal)
+        self.task.train()
 
-def total_steps(config: Config) -> int:
-    """Return how many whole steps hold `train.total_samples`."""
-    return -(-config.train.total_samples // config.data.global_batch_size)
-
-
-def train(
-    config: Config,
-    accelerator: Accelerator,
-    task: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    stream: Stream,
-    *,
-    tracker: Tracker | None,
-    save: AtStep,
-    evaluate: AtStep,
-) -> None:
-    """Train to the end; `save` and `evaluate` are called on all ranks.
-
-    Raises:
-        RunError: the loss or its gradient is not finite, or a cached step did not repeat itself.
-    """
-    size, last = config.data.global_batch_size, total_steps(config)
-    pace, batches = Pace(size), stream.batches(0, last)
-    run_step = Step(
-        accelerator, task, optimizer, plan_step(config, accelerator.num_processes), config.optim.clip_grad_norm
-    )
-    task.train()
-    with ProgressLine(last, accelerator.is_main_process) as progress:
-        for step in range(1, last + 1):
-            logs, saves, evaluates = due(config, step, last)
-            rate = learning_rate(config.optim, (step - 1) * size, config.train.total_samples)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            batch = _next(batches, accelerator.device, pace)
-            with _numbered(step):
-                terms = run_step(batch, is_read=logs or saves or evaluates)
-            pace.steps += 1
-
-            if logs or saves or evaluates:
-                # The only place where the host waits for the device, once, and ranks exchange figures, once. What is
-                # not finite must not be saved, so a save and an evaluation ask too.
-                means = _mean_over_ranks(terms)
-                with _numbered(step):
-                    run_step.require_exact(means)
-                    _require_finite(means, accelerator.optimizer_step_was_skipped)
-            if logs:
-                seen = {"samples_seen": step * size, "epoch": step * size / stream.epoch_samples}
-                counts = _sum_over_ranks(stream.counts(), accelerator.device)
-                values = {**seen, **means, "learning_rate": rate, **pace.figures(), **counts}
-                if tracker is not None:
-                    tracker.record("train", step, values)
-                progress.show(step, values)
-            if saves:
-                pace.pause(lambda at=step: save(at))  # type: ignore[misc]
-            if evaluates:
-                pace.pause(lambda at=step: evaluate(at))  # type: ignore[misc]
-                task.train()
+    def _end(self, number: int, signal: int) -> None:
+        self.hooks.save(number, wait=True)
+        raise Preempted(signal)
 
 
 def due(config: Config, step: int, last: int) -> tuple[bool, bool, bool]:
-    """Return whether a step is logged, saved and evaluated; the last one is all three."""
+    """Return whether a step is logged, saved and evaluated; the last one is all three.
+
+    What is evaluated for the sake of the best checkpoints is saved.
+    """
     intervals = (config.tracking.log_every_steps, config.train.save_every_steps, config.eval.every_steps)
     logs, saves, evaluates = (step == last or (every is not None and step % every == 0) for every in intervals)
-    return logs, saves, evaluates
-
-
-def _next(batches: Iterator[Batch], device: torch.device, pace: Pace) -> Batch:
-    before = time.perf_counter()
-    batch = next(batches)
-    pace.waited += time.perf_counter() - before
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    return logs, saves or (evaluates and config.train.best_metric is not None), evaluates
 
 
 def _mean_over_ranks(terms: dict[str, Tensor]) -> dict[str, float]:
@@ -151,6 +273,24 @@ def _sum_over_ranks(counts: Mapping[str, int], device: torch.device) -> dict[str
     return {f"data/{name}": value for name, value in zip(counts, total.tolist(), strict=True)}
 
 
+def _not_finite(terms: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with a step, and on which ranks; every rank asks."""
+    found = distributed.gather_objects((float(terms["loss"]), float(terms["grad_norm"])))
+    for what, values in zip(("loss", "norm of the gradients"), zip(*found, strict=True), strict=True):
+        bad = {rank: value for rank, value in enumerate(values) if not math.isfinite(value)}
+        if bad:
+            ranks = (
+                f" on {'all ranks' if len(bad) == len(values) else f'rank {_listed(bad)}'}" if len(values) > 1 else ""
+            )
+            return f"the {what} is {next(iter(bad.values()))}{ranks}"
+    raise AssertionError("a vote found what is not finite")
+
+
+def _listed(ranks: Iterable[int]) -> str:
+    names = [str(rank) for rank in ranks]
+    return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+
+
 @contextmanager
 def _numbered(step: int) -> Iterator[None]:
     """Say in which step a run ended."""
@@ -158,13 +298,3 @@ def _numbered(step: int) -> Iterator[None]:
         yield
     except RunError as error:
         raise RunError(f"step {step}: {error}") from error
-
-
-def _require_finite(values: Mapping[str, float], was_skipped: bool) -> None:
-    """Refuse what would leave, or has left, weights that are no numbers; a skipped update (fp16) has changed none."""
-    loss, norm = values["loss"], values["grad_norm"]
-    rule = "lower optim.learning_rate, lengthen optim.warmup_samples, or set train.precision=fp32"
-    if not math.isfinite(loss):
-        raise RunError(f"the loss is {loss}; {rule}")
-    if not math.isfinite(norm) and not was_skipped:
-        raise RunError(f"the norm of the gradients is {norm}; {rule}")

@@ -1,5 +1,7 @@
 import hashlib
+import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -14,9 +16,11 @@ from contrastive.data.quarantine import Quarantine
 from contrastive.data.rows import Batch
 from contrastive.errors import DataError
 from contrastive.modalities.text import Tokenizer, TokenizerSpec
+from contrastive.train.signals import StopRequest
 from tests import toys
 from tests.data.test_rows import alike, spoilt
 from tests.data.toys import batches, joined, rows, settings
+from tests.test_processes import forked, is_alive, seconds_until, status_of, tell, told
 
 
 def digest(batch: Batch) -> str:
@@ -134,49 +138,98 @@ def test_a_worker_that_is_killed_is_reported(shards: Path):
 
     def kill() -> None:
         time.sleep(1.0)
-        import multiprocessing
-
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with pytest.raises(DataError, match=r"data: DataLoader worker .*(killed|exited).*reader 0: open"):
+    with pytest.raises(DataError, match=r"data: a worker died: process \d+ .* signal 9 .*reader 0: open"):
         list(loader.batches(0, 2))
     thread.join()
 
 
-def test_batches_are_prepared_ahead_by_a_thread_and_stay_in_order(shards: Path, monkeypatch: pytest.MonkeyPatch):
-    from contrastive.data import loader as module
-
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_that_a_thread_prepares_are_the_same(shards: Path, monkeypatch: pytest.MonkeyPatch, workers: int):
     plain = [digest(batch) for batch in batches(settings(shards, global_batch_size=8, workers=0), 5)]
-    ahead = module._ahead(Loader(rows(settings(shards, global_batch_size=8))).batches(0, 5), 2)
-    assert [digest(batch) for batch in ahead] == plain
+    found = Loader(rows(settings(shards, global_batch_size=8)), workers=workers, pin_memory=True)
+    monkeypatch.setattr(found, "_concatenated", lambda parts, copy=False: torch.cat(parts))  # there is no device here
+    assert [digest(batch) for batch in found.batches(0, 5)] == plain
+    seconds_until(lambda: not multiprocessing.active_children())
 
 
-def test_an_error_of_the_thread_ahead_comes_in_its_place():
-    from contrastive.data.loader import _ahead
+def trains(shards: Path, folder: Path, steps: int) -> None:
+    """Read `steps` batches in the main thread as a training loop would, with the handlers of a run; say how it goes."""
+    found = Loader(rows(settings(shards, global_batch_size=8)), workers=2)
+    with StopRequest() as stop:
+        for step, _ in enumerate(found.batches(0, steps)):
+            if step == 0:
+                workers = multiprocessing.active_children()
+                for number, worker in enumerate(workers):
+                    tell(folder, f"worker{number}", worker.pid)
+            time.sleep(0.05)
+    tell(folder, "done", 0 if stop.signal is None else int(stop.signal))
 
-    def items():
-        yield 1
-        raise DataError("broken")
 
-    found = _ahead(items(), 2)
-    assert next(found) == 1
-    with pytest.raises(DataError, match="broken"):
-        next(found)
+def test_a_signal_to_the_whole_group_costs_no_batch(shards: Path, tmp_path: Path):
+    child = forked(lambda: trains(shards, tmp_path, 20))
+    told(tmp_path, "worker1")
+    os.killpg(child, signal.SIGTERM)
+    assert status_of(child) == 0
+    assert told(tmp_path, "done") == signal.SIGTERM
 
 
-def test_a_consumer_that_leaves_ends_the_thread_ahead():
-    from contrastive.data.loader import _ahead
+def test_workers_are_gone_when_their_process_was_killed(shards: Path, tmp_path: Path):
+    child = forked(lambda: trains(shards, tmp_path, 10_000))
+    workers = [told(tmp_path, "worker0"), told(tmp_path, "worker1")]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert seconds_until(lambda: not any(is_alive(worker) for worker in workers)) < 2
 
-    found = _ahead(iter(range(10**9)), 2)
+
+@pytest.mark.parametrize("pin_memory", [False, True])
+def test_leaving_ends_workers_at_once(shards: Path, monkeypatch: pytest.MonkeyPatch, pin_memory: bool):
+    loader = Loader(rows(settings(shards, global_batch_size=8)), workers=2, pin_memory=pin_memory)
+    monkeypatch.setattr(loader, "_concatenated", lambda parts, copy=False: torch.cat(parts))
+    found = loader.batches(0, 10_000)
     next(found)
+    started = time.monotonic()
     found.close()
-    deadline = time.monotonic() + 5
-    while any(thread.name == "data ahead" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert seconds_until(lambda: not multiprocessing.active_children()) < 1
+    assert time.monotonic() - started < 1
+
+
+def test_leaving_does_not_wait_for_a_worker_that_stands_still(shards: Path):
+    found = Loader(rows(settings(shards, global_batch_size=8)), workers=2).batches(0, 10_000)
+    next(found)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGSTOP)
+    started = time.monotonic()
+    found.close()
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - started < 3
+
+
+def test_an_error_ends_the_workers_though_its_traceback_lives_on(shards: Path):
+    loader = Loader(rows(settings(shards, global_batch_size=8, retries=0)), workers=2)
+    for path in shards.glob("*.tar"):
+        path.unlink()
+    with pytest.raises(DataError) as caught:
+        list(loader.batches(0, 2))
+    assert not multiprocessing.active_children()
+    del caught
+
+
+def test_a_worker_that_dies_is_noticed_where_its_batch_is_waited_for(shards: Path):
+    found = Loader(rows(settings(shards, global_batch_size=8)), workers=2).batches(0, 10_000)
+    next(found)
+    worker = multiprocessing.active_children()[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.3)  # a step, which it must not interrupt
+    with pytest.raises(DataError) as caught:
+        list(found)
+    said = str(caught.value)
+    assert said.startswith(f"data: a worker died: process {worker.pid} was ended by signal 9 (Killed) (reader 0: ")
+    assert re.search(r"this process held up to \d+\.\d GiB, a worker up to \d+\.\d GiB, .* of /dev/shm are free", said)
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(("longest", "expected"), [(1, 8), (8, 8), (9, 16), (17, 20), (0, 8)])

@@ -1,12 +1,17 @@
 import os
+import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contrastive.data.watch import Watch
+from contrastive.data.watch import INTERRUPT, Watch
 from contrastive.errors import DataError
+from contrastive.train.signals import StopRequest
 
 
 def test_a_quiet_reader_is_named_with_stage_and_place():
@@ -35,7 +40,8 @@ def test_notes_are_seen_across_processes():
     assert watch.idle_seconds() < 5
 
 
-def test_a_read_that_never_returns_is_interrupted(tmp_path: Path):
+@pytest.mark.parametrize("stops", [nullcontext, StopRequest])
+def test_a_read_that_never_returns_is_interrupted(tmp_path: Path, stops: Callable[[], AbstractContextManager[Any]]):
     os.mkfifo(tmp_path / "stuck.tar")
     watch = Watch(1, timeout_seconds=0.4)
     started = time.monotonic()
@@ -45,7 +51,7 @@ def test_a_read_that_never_returns_is_interrupted(tmp_path: Path):
             watch("read", str(tmp_path / "stuck.tar"))
             os.open(tmp_path / "stuck.tar", os.O_RDONLY)  # nobody ever writes
 
-    with pytest.raises(DataError, match=r"no sign of life .*reader 0: read .*stuck\.tar"):
+    with pytest.raises(DataError, match=r"no sign of life .*reader 0: read .*stuck\.tar"), stops():
         read()
     assert time.monotonic() - started < 5
 
@@ -60,7 +66,20 @@ def test_work_that_goes_on_is_left_alone():
 
 def test_ctrl_c_stays_ctrl_c():
     with pytest.raises(KeyboardInterrupt), Watch(1, timeout_seconds=60).guard():
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stop_is_noted_and_interrupts_no_read():
+    with StopRequest() as stop, Watch(1, timeout_seconds=60).guard():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.signal is signal.SIGINT
+
+
+def test_the_signal_is_whose_it_was_afterwards():
+    before = signal.getsignal(INTERRUPT)
+    with Watch(1, timeout_seconds=60).guard():
+        assert signal.getsignal(INTERRUPT) is not before
+    assert signal.getsignal(INTERRUPT) is before
 
 
 def test_another_thread_is_not_interrupted():

@@ -103,10 +103,13 @@ def test_an_evaluation_row_without_metrics_is_left_out(tmp_path: Path, metrics: 
     assert read_run(tmp_path).evals == [eval_row(2)]
 
 
-def test_rows_of_another_kind_are_no_training(tmp_path: Path) -> None:
-    write_lines(tmp_path, [train_row(1), train_row(2, kind="profile"), eval_row(1)])
+@pytest.mark.parametrize("kind", ["profile", "resume", "skip", "spike"])
+def test_rows_of_another_kind_are_neither_training_nor_damage(tmp_path: Path, kind: str) -> None:
+    row = {"kind": kind, "step": 2, "keys": ["a"], "from": None, "changed": {"optim": 1}}
+    write_lines(tmp_path, [train_row(1), train_row(2, kind=kind), eval_row(1), row])
     found = read_run(tmp_path)
     assert (found.train, found.evals) == ([train_row(1)], [eval_row(1)])
+    assert not [problem for problem in found.problems if "damaged" in problem]
 
 
 def test_a_run_that_was_never_evaluated_says_why_there_are_no_curves(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +7,8 @@ from torch import nn
 
 from contrastive.config import load
 from contrastive.errors import RunError
-from contrastive.train.loop import Pace, due, total_steps, train
+from contrastive.train.guard import Guard
+from contrastive.train.loop import Hooks, Span, Training, due, span
 from contrastive.train.optim import learning_rate
 
 
@@ -58,35 +58,39 @@ class Stream:
         return {"replaced": self.steps}
 
 
-class Records:
-    """A tracker that keeps what it is told."""
+class Recorded(Hooks):
+    """Hooks that keep what they are told."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict] = []
+    def __init__(self, task: nn.Module, done: list[int] | None) -> None:
+        self.task, self.rows = task, []
+        self.saved, self.evaluated = [] if done is None else done, [] if done is None else done
 
-    def record(self, kind: str, step: int, values: dict, prefix: str = "") -> None:
-        self.rows.append({"kind": kind, "step": step, **values})
+    def record(self, step: int, values: dict) -> None:
+        self.rows.append({"step": step, **values})
+
+    def save(self, step: int, *, wait: bool = False) -> None:
+        self.saved.append(step)
+
+    def evaluate(self, step: int) -> None:
+        self.evaluated.append(step)
+        self.task.eval()
 
 
-def run(task: nn.Module, *overrides: str, done: list[int] | None = None) -> tuple[list[dict], list[int], list[int]]:
+def run(
+    task: nn.Module,
+    *overrides: str,
+    done: list[int] | None = None,
+    hooks: Recorded | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> tuple[list[dict], list[int], list[int]]:
     config = load([], ["data.global_batch_size=10", "train.total_samples=95", "tracking.log_every_steps=1", *overrides])
-    records, saved, evaluated = Records(), [] if done is None else done, [] if done is None else done
-
-    def evaluate(step: int) -> None:
-        evaluated.append(step)
-        task.eval()
-
-    train(
-        config,
-        Accelerator(cpu=True),
-        task,
-        torch.optim.SGD(task.parameters(), lr=9.0),
-        Stream(),
-        tracker=records,
-        save=saved.append,
-        evaluate=evaluate,
-    )
-    return records.rows, saved, evaluated
+    hooks = Recorded(task, done) if hooks is None else hooks
+    optimizer = torch.optim.SGD(task.parameters(), lr=9.0) if optimizer is None else optimizer
+    accelerator = Accelerator(cpu=True)
+    Training(
+        config, accelerator, task, optimizer, Stream(), hooks=hooks, steps=span(config), guard=Guard(config.train)
+    ).run()
+    return hooks.rows, hooks.saved, hooks.evaluated
 
 
 def test_the_rate_of_every_step_is_the_function_of_samples_seen():
@@ -170,16 +174,13 @@ def test_a_step_is_due_at_its_intervals_and_at_the_end():
     ]
 
 
-def test_the_last_step_is_whole():
-    assert total_steps(load([], ["train.total_samples=95", "data.global_batch_size=10"])) == 10
-    assert total_steps(load([], ["train.total_samples=90", "data.global_batch_size=10"])) == 9
-
-
-def test_a_pause_is_off_the_clock():
-    pace = Pace(world_batch=8)
-    pace.steps, pace.waited = 2, 0.0
-    pace.pause(lambda: time.sleep(0.3))
-    assert pace.figures()["step_seconds"] < 0.1
+def test_the_last_step_is_whole_and_a_run_that_goes_on_counts_its_samples():
+    config = load([], ["train.total_samples=95", "data.global_batch_size=10"])
+    assert span(config).last == 10
+    assert span(load([], ["train.total_samples=90", "data.global_batch_size=10"])).last == 9
+    on = span(config, first=4, seen=32)  # earlier launches had batches of 8
+    assert (on.last, on.samples_seen(4), on.samples_seen(on.last)) == (11, 32, 102)
+    assert span(config, first=4, seen=200) == Span(10, 4, 4, 200)
 
 
 def test_what_the_stream_counts_is_logged():

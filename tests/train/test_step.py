@@ -66,7 +66,7 @@ def test_a_step_that_is_read_tells_norms_before_clipping_and_the_temperature_aft
     assert read["grad_norm"].item() == pytest.approx(5.0)
     assert (read["grad_norm/image"].item(), read["grad_norm/text"].item()) == pytest.approx((3.0, 4.0))
     assert read["logit_scale"].item() == pytest.approx(torch.tensor(1.0).exp().item())
-    assert set(step({"x": torch.ones(2)}, is_read=False)) == {"loss", "extra"}
+    assert set(step({"x": torch.ones(2)}, is_read=False)) == {"loss", "extra", "grad_norm"}
 
 
 def test_a_frozen_tower_has_a_gradient_of_norm_zero():

@@ -1,0 +1,97 @@
+"""The door of a training run: everything a user gave is checked before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from contrastive import distributed
+from contrastive.config import load
+from contrastive.data.pool import Pool, open_pool, storage_options
+from contrastive.data.storage import Storage
+from contrastive.data.stream import Reader
+from contrastive.errors import ConfigError, RunError
+from contrastive.eval.datasets import EvalDataset
+from contrastive.models import build as models
+from contrastive.models import teacher as teachers
+from contrastive.runs.evaluate import open_eval_dataset
+from contrastive.settings import Config
+from contrastive.tracking import CountLine, check_trackers
+from contrastive.train import directory as run_directory
+from contrastive.train import task
+from contrastive.train.caching import plan_step
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has passed the door: everything a user gave is checked, nothing is trained yet."""
+
+    config: Config
+    pool: Pool
+    datasets: list[EvalDataset]
+
+    @property
+    def directory(self) -> Path:
+        """Where the run writes."""
+        return Path(self.config.run.directory)
+
+
+def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
+    """Check a training run whole, on every process alike; None when it has already finished.
+
+    Raises:
+        UserError: something the user gave cannot be used.
+    """
+    config = load(files, overrides)
+    models.check(config.model)
+    teachers.check(config.model)
+    task.check(config)
+    _check_processes(config)
+    if plan_step(config, distributed.world_size()).kind == "cached":
+        task.check_splits(config)
+    _check_crop(config.data.random_crop)
+    check_trackers(config.tracking.trackers)
+    directory = Path(config.run.directory)
+    if run_directory.is_finished(directory, config):
+        return None
+    if distributed.rank() == 0:  # the others may come when it has been made
+        run_directory.require_usable(directory, config)
+        run_directory.require_writable(directory)
+    datasets = [open_eval_dataset(path) for path in config.eval.datasets]
+    _check_evaluation(config, datasets)
+    storage = Storage(storage_options(config.data))
+    with CountLine("indexing shards", distributed.rank() == 0) as progress:
+        pool = open_pool(config.data, storage, progress)
+    available = pool.order(config.data, config.train.seed).epoch_samples
+    if config.data.global_batch_size > available:
+        rule = f"is more than the {available:,} samples of data.train; a batch may not hold a sample twice"
+        raise ConfigError(f"data.global_batch_size: {config.data.global_batch_size} {rule}")
+    Reader(pool, storage, config.data.damaged_shards).probe()
+    return Prepared(config, pool, datasets)
+
+
+def _check_processes(config: Config) -> None:
+    size, wanted, batch = distributed.world_size(), config.train.world_size, config.data.global_batch_size
+    if wanted is not None and wanted != size:
+        rule = "`accelerate launch --cpu` starts one process whatever it is told; see configs/launch/"
+        raise RunError(f"train.world_size: {wanted} processes asked for, {size} started; {rule}")
+    if batch % size:
+        below, above = batch // size * size, -(-batch // size) * size
+        either = f"{below} or {above}" if below else str(above)
+        raise ConfigError(f"data.global_batch_size: {batch} does not divide over {size} processes; take {either}")
+
+
+def _check_crop(share: list[float] | None) -> None:
+    if share is not None and not (len(share) == 2 and 0 < share[0] <= share[1] <= 1):
+        raise ConfigError(f"data.random_crop: {share} must be two shares of the area, 0 < least <= most <= 1")
+
+
+def _check_evaluation(config: Config, datasets: Sequence[EvalDataset]) -> None:
+    if config.eval.weights == "ema" and config.train.ema_decay is None:
+        raise ConfigError("eval.weights: ema needs train.ema_decay, e.g. 0.9999")
+    name = config.train.best_metric
+    if name is None:
+        return
+    tasks = [f"{dataset.spec.name}/{one}" for dataset in datasets for one in dataset.tasks]
+    if not any(name.startswith(f"{one}/") for one in tasks):
+        rule = f"must be DATASET/TASK/METRIC of eval.datasets: {', '.join(tasks) or 'there are none'}"
+        raise ConfigError(f"train.best_metric: {name!r} {rule}")

@@ -1,0 +1,96 @@
+"""Where a launch begins: at the first step, or at the newest sound checkpoint of the run that its directory holds."""
+
+import json
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contrastive import distributed
+from contrastive.data.state import StreamState
+from contrastive.errors import DataError, RunError
+from contrastive.settings import Config
+from contrastive.train.checkpoints import Checkpoints
+from contrastive.train.resume import Change
+from contrastive.train.state import FACTS
+
+log = logging.getLogger("contrastive")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The position at which a launch begins, the same on all ranks; `facts` are those of the checkpoint, if any."""
+
+    step: int = 0
+    samples_seen: int = 0
+    consumed: int = 0  # positions of the order of data
+    goes_on: bool = False  # the directory held a run already
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """What earlier launches took."""
+        return float(self.facts.get("seconds", 0.0))
+
+
+def find_start(config: Config, data: StreamState, checkpoints: Checkpoints, changed: Sequence[Change]) -> Start:
+    """Return where to begin; every rank asks. `data` is where this run's stream would begin anew.
+
+    Raises:
+        RunError: all checkpoints are damaged, a rank does not see them, or there should be one and is none.
+        DataError: the order of the data is another one.
+    """
+    start = distributed.on_main(lambda: _newest(config, data, checkpoints, changed))
+    if start.step:
+        _require_shared(checkpoints.path(start.step))
+    return start
+
+
+def _newest(config: Config, data: StreamState, checkpoints: Checkpoints, changed: Sequence[Change]) -> Start:
+    directory = config.run.directory
+    goes_on = (Path(directory) / "config.yaml").is_file()
+    checkpoints.clean()
+    step, problems = checkpoints.newest()
+    for problem in problems:
+        log.warning("skipped: %s", problem)
+    if step is None and problems:
+        rule = "nothing was changed; bring one back from a copy, or begin anew in another run.directory"
+        raise RunError(f"run.directory: every checkpoint of {directory} is damaged ({problems[0]}); {rule}")
+    if step is None:
+        if config.run.resume == "must":
+            raise RunError(f"run.resume: must, and {directory} holds no checkpoint to go on with")
+        if goes_on:
+            log.warning("%s: no checkpoint was ever written; the run begins again at its first step", directory)
+        return Start(goes_on=goes_on)
+    try:
+        facts = json.loads((checkpoints.path(step) / FACTS).read_text())
+    except (OSError, ValueError) as error:
+        rule = "it was not written by this version; begin anew in another run.directory"
+        raise RunError(f"{checkpoints.path(step)}: holds no state of a training; {rule}") from error
+    return Start(step, int(facts["samples_seen"]), _consumed(config, data, facts, changed), True, facts)
+
+
+def _consumed(config: Config, data: StreamState, facts: dict[str, Any], changed: Sequence[Change]) -> int:
+    """Return how far the data were read; where other data are accepted, a new pass begins."""
+    accepted = config.run.accept_changes
+    others = [c.key for c in changed if c.meaning == "fixed" and (c.key.startswith("data.") or c.key == "train.seed")]
+    restarts = "data" in accepted or any(key != "data.global_batch_size" for key in others)
+    try:
+        saved = StreamState.from_dict(facts["data"])
+        return data.resumed_from(saved, "restart" if restarts else "refuse").consumed
+    except DataError as error:
+        raise DataError(f"{error}: run.accept_changes=[data]") from error
+
+
+def _require_shared(folder: Path) -> None:
+    """Refuse ranks that cannot read the checkpoint that rank 0 has found.
+
+    Raises:
+        RunError: there are some.
+    """
+    for rank, (host, sees) in enumerate(distributed.gather_objects((socket.gethostname(), folder.is_dir()))):
+        if not sees:
+            rule = "the run directory must lie on a file system that all machines share"
+            raise RunError(f"run.directory: rank {rank} on {host} does not see {folder}; {rule}")

@@ -32,6 +32,7 @@ from contrastive.train.keeper import Keeper, Told
 from contrastive.train.loop import Hooks, Span
 from contrastive.train.signals import StopRequest
 from contrastive.train.task import ContrastiveTask
+from contrastive.train.vote import Asked
 from contrastive.train.watchdog import STEP, Watchdog
 
 log = logging.getLogger("contrastive")
@@ -71,16 +72,11 @@ class RunHooks(Hooks):
         self.parts = parts
         self._began = self._saved = time.monotonic()
 
-    def signal(self) -> int:
-        """Return the signal that asked this process to end."""
-        return int(self.parts.stop.signal or 0)
-
-    def save_is_due(self) -> bool:
-        """Whether rank 0's clock asks for a checkpoint."""
+    def asks(self) -> Asked:
+        """Ask all to end where this process was told to, and to save where rank 0's clock says so."""
         minutes = self.parts.config.train.save_every_minutes
-        if minutes is None or not self.parts.accelerator.is_main_process:
-            return False
-        return time.monotonic() - self._saved > 60 * minutes
+        is_due = minutes is not None and time.monotonic() - self._saved > 60 * minutes
+        return Asked(int(self.parts.stop.signal or 0), is_due and self.parts.accelerator.is_main_process)
 
     def begin(self, stage: str, number: int | None = None) -> None:
         """Tell the watchdog; with a second step behind them, processes no longer have much patience with each other."""

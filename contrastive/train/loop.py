@@ -25,7 +25,7 @@ from contrastive.train.guard import Guard
 from contrastive.train.optim import learning_rate
 from contrastive.train.pace import Pace, straggler
 from contrastive.train.step import Step
-from contrastive.train.vote import Counted
+from contrastive.train.vote import Asked, Counted
 from contrastive.train.watchdog import STEP
 
 log = logging.getLogger("contrastive")
@@ -68,13 +68,9 @@ def span(config: Config, first: int = 0, seen: int = 0) -> Span:
 class Hooks:
     """What happens around the steps: nothing, here. Ranks call every method at the same step."""
 
-    def signal(self) -> int:
-        """Return the number of the signal that asked this process to end; 0 for none."""
-        return 0
-
-    def save_is_due(self) -> bool:
-        """Whether this rank's clock asks for a checkpoint."""
-        return False
+    def asks(self) -> Asked:
+        """Return what this rank asks all to do at the end of the step."""
+        return Asked()
 
     def begin(self, stage: str, number: int | None = None) -> None:
         """Note what is about to happen, and in which step."""
@@ -162,8 +158,7 @@ class Training:
         rate = self._set_rate(number)
         self.hooks.begin(STEP, number)
         with _numbered(number):
-            signal, due_now = self.hooks.signal(), self.hooks.save_is_due()
-            terms = self.step(batch, is_read=is_read, number=number, signal=signal, saves=due_now)
+            terms = self.step(batch, is_read=is_read, number=number, asks=self.hooks.asks)
             self.hooks.stepped(number)
             self.pace.step_done()
             self.held.append((number, batch, terms))

@@ -1,6 +1,6 @@
 """One training step: forward and backward as planned, clip, vote, update."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from contrastive.data.rows import Batch
 from contrastive.settings import MAX_LOGIT_SCALE
 from contrastive.train.caching import CachedBackward, StepPlan, require_replayed
-from contrastive.train.vote import Votes
+from contrastive.train.vote import Asked, Votes
 
 DRIFT = "replay_drift/"
 
@@ -34,19 +34,19 @@ class Step:
         self.votes = Votes(accelerator.device)
 
     def __call__(
-        self, batch: Batch, *, is_read: bool, number: int = 0, signal: int = 0, saves: bool = False
+        self, batch: Batch, *, is_read: bool, number: int = 0, asks: Callable[[], Asked] = Asked
     ) -> dict[str, Tensor]:
         """Return the step's terms with its `grad_norm` and, where somebody reads them, the rest of its `health`.
 
-        All are detached and on the device: the host does not wait. Ranks vote in step `number` on `signal` and `saves`,
-        and on whether loss and gradient are finite: if they are not, on any rank, no rank's weights change.
+        All are detached and on the device: the host does not wait. Ranks vote in step `number` on what each of them
+        `asks` for, and on whether loss and gradient are finite: if they are not, on any rank, no rank's weights change.
 
         Raises:
             RunError: see `CachedBackward`.
         """
         terms = self._plain(batch) if self.cached is None else self.cached(batch)
         health = self._clip(is_read)
-        self._update(self.votes.cast(number, terms["loss"], health["grad_norm"], signal=signal, saves=saves))
+        self._update(self.votes.cast(number, terms["loss"], health["grad_norm"], asks()))
         if is_read:
             health.update(self._logits(), **self._drift())
         return {name: value.detach() for name, value in {**terms, **health}.items()}

@@ -11,6 +11,14 @@ from contrastive import distributed
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What one rank asks all to do: end, for a signal of this number, or save."""
+
+    signal: int = 0
+    saves: bool = False
+
+
+@dataclass(frozen=True)
 class Counted:
     """The outcome of a step's vote, the same on all ranks. `loss` is the largest of any rank's, if all are finite."""
 
@@ -34,16 +42,18 @@ class Votes:
         self._none = torch.zeros(2, device=device)
         self._waiting: deque[tuple[int, Tensor, torch.Event | None]] = deque()
 
-    def cast(self, step: int, loss: Tensor, norm: Tensor, *, signal: int = 0, saves: bool = False) -> Tensor:
+    def cast(self, step: int, loss: Tensor, norm: Tensor, asked: Asked | None = None) -> Tensor:
         """Exchange one step's votes; return 1.0 where the loss or the gradient's norm of any rank is not finite.
 
         All stays on the device: the host does not wait.
         """
         loss = loss.detach().float().reshape(1)
         bad_loss, bad_gradient = (~loss.isfinite()).float(), (~norm.detach().isfinite()).float().reshape(1)
-        asked = torch.tensor([float(signal), float(saves)], device=self.device) if signal or saves else self._none
+        wanted = self._none
+        if asked is not None and (asked.signal or asked.saves):
+            wanted = torch.tensor([float(asked.signal), float(asked.saves)], device=self.device)
         finite = torch.nan_to_num(loss, nan=0.0, posinf=0.0, neginf=0.0)
-        ballot = distributed.max_over_ranks(torch.cat([bad_loss, bad_gradient, asked, finite]))
+        ballot = distributed.max_over_ranks(torch.cat([bad_loss, bad_gradient, wanted, finite]))
         self._waiting.append((step, *self._towards_host(ballot)))
         return ballot[:2].amax()
 

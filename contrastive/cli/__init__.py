@@ -81,7 +81,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         description="Evaluate a run or checkpoint: zero-shot classification and retrieval.",
         epilog="example: python eval_zeroshot.py --model runs/glyphs --data configs/eval/digits.yaml",
     )
-    parser.add_argument("--model", required=True, help="a run directory (its newest checkpoint) or a checkpoint")
+    parser.add_argument(
+        "--model", required=True, help="a run (its newest checkpoint), RUN/checkpoints/best, or a checkpoint"
+    )
+    parser.add_argument("--weights", choices=("trained", "ema"), default="trained", help="or their moving average")
     parser.add_argument("--data", nargs="+", default=[], metavar="YAML", help="datasets; default: those of the run")
     parser.add_argument("--batch-size", type=int, default=256, help="samples per process (default 256)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes per process (default 0)")
@@ -101,6 +104,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
             precision=options.precision,
             device=options.device,
             output=options.output,
+            weights=options.weights,
         )
 
     return _guard(run)

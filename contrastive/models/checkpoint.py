@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -25,7 +25,8 @@ from contrastive.registry import find as find_part
 from contrastive.settings import ModelConfig
 
 FORMAT = 1
-DESCRIPTION, WEIGHTS, EMA = "checkpoint.json", "model.safetensors", "ema.safetensors"
+DESCRIPTION, WEIGHTS, EMA, BEST = "checkpoint.json", "model.safetensors", "ema.safetensors", "best.json"
+Weights = Literal["trained", "ema"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def find(path: str | Path) -> Path:
     """Return the checkpoint folder that `path` is, or the newest one of the run that it is.
 
+    RUN/checkpoints/best is the best one by the run's train.best_metric.
+
     Raises:
         ModelError: there is none.
     """
     path = Path(path)
+    best = path.parent / BEST
+    if path.name == "best" and best.is_file():
+        path = path.parent / str(json.loads(best.read_text())["checkpoints"][0]["checkpoint"])
     if (path / DESCRIPTION).is_file():
         return path
     saved = sorted(p for p in path.glob("checkpoints/step-*") if (p / DESCRIPTION).is_file())
@@ -92,20 +98,23 @@ def find(path: str | Path) -> Path:
     return saved[-1]
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
+def load(path: str | Path, device: torch.device | str = "cpu", weights: Weights = "trained") -> Loaded:
     """Return the model of a checkpoint or run directory, in evaluation mode, with its transform and tokenizer.
 
     Raises:
-        ModelError: none there, damaged, or of a newer format.
+        ModelError: none there, damaged, of a newer format, or without the weights asked for.
     """
     folder = find(path)
-    built, info = restore(folder)
+    built, info = restore(folder, weights)
     built.model.to(device).eval()
     return Loaded(built.model, built.preprocess.evaluation_transform(), built.tokenizer, {**info, "path": str(folder)})
 
 
-def restore(folder: Path) -> tuple[Built, dict[str, Any]]:
+def restore(folder: Path, weights: Weights = "trained") -> tuple[Built, dict[str, Any]]:
     """Rebuild what `save` wrote, and return it with its `info`."""
+    file = folder / (EMA if weights == "ema" else WEIGHTS)
+    if weights == "ema" and not file.is_file():
+        raise ModelError(f"{folder}: holds no moving average of the weights; train with train.ema_decay to have one")
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         if description["format"] > FORMAT:
@@ -118,7 +127,7 @@ def restore(folder: Path) -> tuple[Built, dict[str, Any]]:
             k: tuple(v) if isinstance(v, list) else v for k, v in description["preprocess"].items()
         }
         fresh = build(_offline(config, tokenizer))
-        fresh.model.load_state_dict(load_file(str(folder / WEIGHTS)), strict=True)
+        fresh.model.load_state_dict(load_file(str(file)), strict=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
     stored = Preprocess(**preprocess)

@@ -29,6 +29,7 @@ def evaluate(
     precision: Precision,
     device: str | None,
     output: str | None,
+    weights: checkpoint.Weights = "trained",
 ) -> list[EvalResult]:
     """Evaluate a run or checkpoint on the datasets that YAMLs describe, or on those of the run; show and write results.
 
@@ -40,7 +41,7 @@ def evaluate(
     process = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
     target = torch.device(device) if device else process.device
     machine.set_threads(None)
-    loaded = checkpoint.load(folder, target)
+    loaded = checkpoint.load(folder, target, weights)
     with suite.progress_lines(Console(stderr=True)) as progress:
         results = suite.evaluate(
             loaded.model,
@@ -55,7 +56,8 @@ def evaluate(
         )
     if process.is_main_process:
         console = Console() if sys.stdout.isatty() else Console(width=100)  # a file or a pipe has no width of its own
-        console.print(suite.table(results, title=f"{folder} on {process.num_processes} process(es)"))
+        what = f"{folder} (moving average)" if weights == "ema" else str(folder)
+        console.print(suite.table(results, title=f"{what} on {process.num_processes} process(es)"))
         if output is not None:
             write_results(Path(output), suite.illustrated(results, datasets))
     return results

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from contrastive.errors import RunError
 from contrastive.files import sha256, sync, write_durably
+from contrastive.models.checkpoint import BEST
 
 log = logging.getLogger("contrastive")
-FOLDER, MANIFEST, BEST = "checkpoints", "manifest.json", "best.json"
+FOLDER, MANIFEST = "checkpoints", "manifest.json"
 NAME = re.compile(r"step-(\d{8,})")
 FORMAT = 1
 ROOM = 1.1  # free space asked for, in sizes of the checkpoint: a file system takes some for itself

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 
 from contrastive.errors import ModelError
 from contrastive.models.build import Built, build
-from contrastive.models.checkpoint import find, load, save
+from contrastive.models.checkpoint import find, load, save, write_tensors
 from contrastive.settings import ModelConfig
 from tests import toys
 from tests.encoders.test_huggingface import folder as bert  # noqa: F401  (a fixture)
@@ -110,3 +111,24 @@ def test_a_path_without_a_checkpoint_says_what_to_give(tmp_path: Path):
         find(tmp_path)
     with pytest.raises(ModelError, match="does not exist"):
         find(tmp_path / "nowhere")
+
+
+def test_the_moving_average_is_loaded_on_request_and_refused_where_there_is_none(tmp_path: Path):
+    built = build(ModelConfig(model_cfg=MODEL_CFG))
+    folder = save(tmp_path / "checkpoint", built, {})
+    with pytest.raises(ModelError, match=r"holds no moving average of the weights; train with train\.ema_decay"):
+        load(folder, weights="ema")
+    average = {name: value + 1 for name, value in built.model.state_dict().items()}
+    write_tensors(folder / "ema.safetensors", average)
+    assert torch.equal(load(folder, weights="ema").model.logit_scale, built.model.logit_scale + 1)
+    assert torch.equal(load(folder).model.logit_scale, built.model.logit_scale)
+
+
+def test_the_best_checkpoint_has_a_name(tmp_path: Path):
+    built = build(ModelConfig(model_cfg=MODEL_CFG))
+    for step in (1, 2):
+        save(tmp_path / "checkpoints" / f"step-{step}", built, {"step": step})
+    rows = {"checkpoints": [{"step": 1, "value": 0.5, "checkpoint": "step-1"}]}
+    (tmp_path / "checkpoints" / "best.json").write_text(json.dumps(rows))
+    assert find(tmp_path / "checkpoints" / "best").name == "step-1"
+    assert find(tmp_path).name == "step-2"

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from contrastive.errors import DataError, Preempted, RunError, UserError
+from contrastive.runs.evaluate import evaluate
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
 from tests.toys import records
@@ -195,4 +196,8 @@ def test_averaged_weights_are_evaluated_on_request(shards: Path, tmp_path: Path,
     with pytest.raises(UserError, match=r"eval\.weights: ema needs train\.ema_decay"):
         prepare([], toys.overrides(shards, tmp_path / "a", *given))
     folder = run(toys.overrides(shards, tmp_path / "b", *given, "train.ema_decay=0.5"))
-    assert records(folder, "eval")[0]["weights"] == "ema"
+    (row,) = records(folder, "eval")
+    assert row["weights"] == "ema"
+    options = {"batch_size": 4, "workers": 0, "precision": "fp32", "device": "cpu", "output": None}
+    (result,) = evaluate(str(folder), [], **options, weights="ema")
+    assert result.as_dict(details=False)["metrics"] == row["metrics"]

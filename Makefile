@@ -38,9 +38,8 @@ clean-quickstart:
 data/glyphs/manifest.json: | .venv/.base
 	$(call timed,data: rendering glyphs into webdataset shards,$(BIN)/python data_recipes/glyphs.py --out data/glyphs)
 
-# What an interrupted training left is removed: a run begins in an empty directory.
+# An interrupted training goes on where it was.
 $(RUN)/finished.json: | data/glyphs/manifest.json
-	@rm -rf $(RUN)
 	$(call timed,training (at most five minutes on two cores); metrics in $(RUN)/metrics.jsonl,$(TRAIN))
 
 $(RUN)/zeroshot.json: $(RUN)/finished.json

@@ -4,9 +4,9 @@ Everything works unchanged in a single process, where no process group exists.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from torch.distributed import distributed_c10d
 from contrastive.errors import UserError
 
 T = TypeVar("T")
+Group: TypeAlias = dist.ProcessGroup
 
 
 def is_initialized() -> bool:
@@ -48,13 +49,26 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
-def from_main(value: T) -> T:
-    """Return rank 0's object on all ranks."""
+def from_main(value: T, group: Group | None = None) -> T:
+    """Return rank 0's object on all ranks, of `group` if one is given."""
     if not is_initialized():
         return value
     values = [value]
-    dist.broadcast_object_list(values)
+    dist.broadcast_object_list(values, group=group)
     return values[0]
+
+
+def background_group() -> Group:
+    """Return a new group of all ranks for what a thread exchanges while training goes on; every rank calls it."""
+    group: Any = dist.new_group(backend="gloo")
+    return group  # type: ignore[no-any-return]
+
+
+def copy_from_main(values: Iterable[Tensor]) -> None:
+    """Make tensors what they are on rank 0."""
+    if is_initialized():
+        for value in values:
+            dist.broadcast(value, 0)
 
 
 def on_main(work: Callable[[], T]) -> T:

@@ -144,7 +144,7 @@ class TrainConfig:
     )
     threads: int | None = option(None, "CPU threads per process; unset: its share of the cores", at_least=1)
     compile: bool = option(False, "torch.compile the model")
-    gradient_checkpointing: bool = option(False, "recompute activations (open_clip models): less memory, slower")
+    gradient_checkpointing: bool = option(False, "recompute activations, block by block: less memory, slower")
     sharding: Literal["none", "full"] = option(
         "none", "full: weights, gradients and optimizer state are cut over the processes (FSDP2)"
     )

@@ -20,6 +20,7 @@ from contrastive.modalities.text import Tokenizer
 
 Batch = dict[str, Tensor]
 TRIES = 20  # substitutes that may themselves be unusable, before the shards are called so
+NO_MEMORY = "no memory to read and decode it in; give the job more, or take fewer data.workers"
 DRAWS = CROP_DRAWS + 1  # random numbers of a sample on the host: those of the crop, and one of the caption
 
 
@@ -129,6 +130,8 @@ class RankRows(Dataset[Piece]):
             found = self.reader.pool.find(int(numbers[row]))
             try:
                 self._fill(found, out, uniforms[row], rows)
+            except MemoryError as error:
+                raise DataError(f"{found.where}: {NO_MEMORY}") from error
             except BadSampleError as error:
                 numbers[row], seeds[row] = self._stand_in(found, error, out, draws, row, rows)
         batch = {

@@ -25,9 +25,10 @@ MAX_PIXELS = 64_000_000  # of an encoded image: a larger one is a decompression 
 HAS_TORCHVISION = hasattr(torchvision_io, "decode_png")
 HAS_SIMPLEJPEG = importlib.util.find_spec("simplejpeg") is not None
 ORIENTATION = 0x0112  # the tag of EXIF
-# Pillow's plugins raise many types on damaged bytes; whichever it is, the remedy is the same.
+# Pillow's plugins raise many types on damaged bytes; whichever it is, the remedy is the same. A MemoryError is none of
+# them: sizes are bounded, and what does not fit is no reason to train on something else.
 PILLOW_ERRORS = (
-    *(OSError, ValueError, SyntaxError, IndexError, EOFError, TypeError, struct.error, MemoryError),
+    *(OSError, ValueError, SyntaxError, IndexError, EOFError, TypeError, struct.error),
     Image.DecompressionBombError,
 )
 

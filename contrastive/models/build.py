@@ -92,17 +92,6 @@ def build(config: ModelConfig) -> Built:
     return Built(model, _preprocess(config, {"size": config.image_size}), tokenizer, config)
 
 
-def enable_gradient_checkpointing(model: ContrastiveModel) -> None:
-    """Recompute the activations of an open_clip model's blocks in the backward pass.
-
-    Raises:
-        ConfigError: the model is of another kind.
-    """
-    if not isinstance(model, OpenClipModel):
-        raise ConfigError("train.gradient_checkpointing: needs an open_clip model (model.name or model.model_cfg)")
-    model.inner.set_grad_checkpointing(True)
-
-
 def _open_clip_by_name(config: ModelConfig) -> Built:
     name = str(config.name)
     schema, identifier = parse_model_name(name)

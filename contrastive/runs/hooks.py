@@ -4,8 +4,8 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from contrastive.train.culprits import culprits
 from contrastive.train.ema import Ema
 from contrastive.train.keeper import Keeper, Told
 from contrastive.train.loop import Hooks, Span
+from contrastive.train.sharding import unsharded
 from contrastive.train.signals import StopRequest
 from contrastive.train.task import ContrastiveTask
 from contrastive.train.vote import Asked
@@ -129,7 +130,7 @@ class RunHooks(Hooks):
         """Evaluate on all ranks and record it; the last one is kept with its pictures, for the report."""
         parts = self.parts
         averaged = parts.ema.applied() if parts.ema and parts.config.eval.weights == "ema" else nullcontext()
-        with averaged:
+        with averaged, self._whole():
             results = suite.evaluate(
                 parts.built.model,
                 parts.built.preprocess.evaluation_transform(),
@@ -160,7 +161,8 @@ class RunHooks(Hooks):
     def bad_step(self, step: int, batch: Batch) -> str:
         """Write down the samples whose features are not finite or, where all are, the whole batch; return where."""
         parts = self.parts
-        rows = culprits(parts.task, batch, parts.accelerator.autocast())
+        with self._whole():
+            rows = culprits(parts.task, batch, parts.accelerator.autocast())
         numbers = batch["index"].tolist()
         everybody = distributed.gather_objects(([numbers[row] for row in rows], numbers))
         suspects = any(own for own, _ in everybody)
@@ -178,6 +180,14 @@ class RunHooks(Hooks):
         log.warning("step %d: the weights are set back to those of step %d; the data go on", step, found)
         if self.parts.tracker is not None:
             self.parts.tracker.record("rollback", step, {"to_step": found})
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Hold a sharded model whole, with rank 0's running statistics, which FSDP leaves to each rank."""
+        if self.parts.config.train.sharding == "full":
+            distributed.copy_from_main(self.parts.built.model.buffers())
+        with unsharded(self.parts.task):
+            yield
 
     def _pulse(self, what: str, done: int, total: int) -> None:
         """Say that an evaluation is alive, and leave it where any rank was asked to end."""

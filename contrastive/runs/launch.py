@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import nn
 
 from contrastive import distributed
 from contrastive.config import to_dict
@@ -27,7 +28,7 @@ from contrastive.runs.preparing import Prepared
 from contrastive.runs.starting import find_start
 from contrastive.tracking import Tracker, environment
 from contrastive.train import directory as run_directory
-from contrastive.train import optim, task
+from contrastive.train import optim, sharding, task
 from contrastive.train.caching import plan_step
 from contrastive.train.checkpoints import Checkpoints
 from contrastive.train.ema import Ema
@@ -38,7 +39,7 @@ from contrastive.train.loop import Span, Training, span
 from contrastive.train.pace import Pace
 from contrastive.train.resume import Change
 from contrastive.train.signals import StopRequest
-from contrastive.train.state import TrainingState
+from contrastive.train.state import ShardedState, TrainingState
 from contrastive.train.watchdog import Watchdog
 
 log = logging.getLogger("contrastive")
@@ -74,10 +75,16 @@ class Launch:
 
     def _train(self, readers: list[Loader]) -> None:
         config, accelerator, module = self.config, self.accelerator, self.module
+        is_sharded = config.train.sharding == "full" and accelerator.num_processes > 1
+        if is_sharded:
+            sharding.shard(module.to(accelerator.device))
         # Loader and schedule stay out of prepare(): it would read everything on rank 0, and step once a process.
         own = optim.optimizer(module, config.optim)
-        trained, optimizer = accelerator.prepare(module, own)
-        if config.train.compile:
+        # What is sharded needs no wrapper of Accelerate's, but its mixed precision.
+        accelerator.ddp_handler.broadcast_buffers = has_running_statistics(module)
+        trained = accelerator.prepare_model(module, evaluation_mode=is_sharded)
+        optimizer = accelerator.prepare_optimizer(own)
+        if config.train.compile and not is_sharded:
             self.built.model.compile()
         ema = None if config.train.ema_decay is None else Ema(self.built.model, config.train.ema_decay)
         guard = Guard(config.train, overflows=accelerator.scaler is not None)
@@ -85,6 +92,8 @@ class Launch:
         tracker = self._open(facts)
         hooks = RunHooks(self._parts(ema, tracker, facts))
         state = TrainingState(module, own, ema)
+        if is_sharded:
+            state = ShardedState(module, own, ema, distributed.background_group())
         hooks.keeper = Keeper(
             self.checkpoints, state, self.built, accelerator, guard, config.train, tell=hooks.tell, alive=hooks.alive
         )
@@ -99,7 +108,7 @@ class Launch:
             hooks=hooks,
             steps=self.steps,
             guard=guard,
-            pace=self._pace(),
+            pace=self._pace(trained),
         )
         try:
             training.run()
@@ -121,18 +130,24 @@ class Launch:
     def _task(self) -> task.ContrastiveTask:
         module = task.ContrastiveTask(self.built.model, self.built.preprocess, self.config, self.teacher)
         module.to(memory_format=torch.channels_last)  # convolutions run 2 to 3 times as fast
-        if self.config.train.gradient_checkpointing:
-            models.enable_gradient_checkpointing(self.built.model)
+        train = self.config.train
+        if train.compile and train.sharding == "full":
+            sharding.compile_blocks(self.built.model)
+        if train.gradient_checkpointing:
+            sharding.checkpoint_blocks(self.built.model)
         # Dropout differs between ranks.
         torch.manual_seed(self.config.train.seed + 1 + self.accelerator.process_index)
         return module
 
-    def _pace(self) -> Pace:
+    def _pace(self, trained: nn.Module) -> Pace:
+        """Return the clock of the steps; a rank has arrived where its own work ends and others are heard of."""
         device = self.accelerator.device
         pace = Pace(self.config.data.global_batch_size, seconds_before=self.start.seconds, device=device)
         pace.peak_flops = peak_flops(device, self.precision)
-        for loss in self.module.losses.values():  # what they are given has not seen other ranks yet
-            loss.register_forward_pre_hook(lambda *_: pace.arrived())
+        # With running statistics DDP speaks before a forward pass, else the losses are the first to speak.
+        firsts = [trained] if has_running_statistics(self.module) else self.module.losses.values()
+        for first in firsts:
+            first.register_forward_pre_hook(lambda *_: pace.arrived())
         return pace
 
     def _facts(self) -> dict[str, Any]:
@@ -264,6 +279,15 @@ class Launch:
         total = max(1, sum(counts))
         log.info("samples by source: %s", ", ".join(f"{k} {n:,} ({n / total:.1%})" for k, n in named.items()))
         return named
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Whether a module has buffers that change, as batch norm's do, which DDP must send with every forward pass.
+
+    Constants, such as attention masks, are in no state dict. To send them costs each step an exchange.
+    """
+    kept = set(module.state_dict())
+    return any(name in kept for name, _ in module.named_buffers())
 
 
 def _require_one_dataset(pool: Pool) -> None:

@@ -49,6 +49,9 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     if plan_step(config, distributed.world_size()).kind == "cached":
         task.check_splits(config)
     _check_crop(config.data.random_crop)
+    if config.train.sharding == "full" and config.train.precision == "fp16":
+        rule = "loses its scale where gradients are cut over processes; take bf16 or fp32"
+        raise ConfigError(f"train.precision: fp16 {rule}, or train.sharding=none")
     check_trackers(config.tracking.trackers)
     directory = Path(config.run.directory)
     if run_directory.is_finished(directory, config):

@@ -34,6 +34,10 @@ class Checkpoints:
         """Return where the checkpoint of `step` lies; names sort by step."""
         return self.folder / f"step-{step:08d}"
 
+    def draft(self, step: int) -> Path:
+        """Return where the checkpoint of `step` is written before it takes its place."""
+        return self.folder / f".{self.path(step).name}.writing"
+
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints that are there, damaged ones too, the newest first."""
         if not self.folder.is_dir():
@@ -63,8 +67,7 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or gone. What was there before is still there, and nothing else.
         """
-        target = self.path(step)
-        draft = target.with_name(f".{target.name}.writing")
+        target, draft = self.path(step), self.draft(step)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.require_room(size)
         shutil.rmtree(draft, ignore_errors=True)

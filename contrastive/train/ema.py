@@ -1,6 +1,6 @@
 """An exponential moving average of the weights, beside those that are trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -32,7 +32,7 @@ class Ema:
     @torch.no_grad()
     def begin(self) -> None:
         """Begin at the weights as they are."""
-        torch._foreach_copy_(list(self.averages.values()), list(self.trained.values()))
+        _copy(self.averages.values(), self.trained.values())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the model's state dict with the averages in it: a whole model."""
@@ -43,9 +43,14 @@ class Ema:
         """Have the model compute with the averages; its own weights come back bit by bit."""
         with torch.no_grad():
             own = [parameter.detach().clone() for parameter in self.trained.values()]
-            torch._foreach_copy_(list(self.trained.values()), list(self.averages.values()))
+            _copy(self.trained.values(), self.averages.values())
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(list(self.trained.values()), own)
+                _copy(self.trained.values(), own)
+
+
+def _copy(targets: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):  # sharded tensors cannot be copied together
+        target.copy_(value)

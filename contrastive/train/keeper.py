@@ -23,11 +23,12 @@ from contrastive.models.checkpoint import describe, write_tensors
 from contrastive.settings import TrainConfig
 from contrastive.train.checkpoints import Checkpoints
 from contrastive.train.guard import Guard
-from contrastive.train.saver import HostCopy, Saver
-from contrastive.train.state import FACTS, RANDOM, TrainingState, random_state, restore_random_state, size_of
+from contrastive.train.saver import Saver
+from contrastive.train.state import FACTS, RANDOM, ShardedState, TrainingState, random_state, restore_random_state
 
 log = logging.getLogger("contrastive")
 Facts = dict[str, Any]
+Write = Callable[[Path], None]
 WAIT_SECONDS, TELL_SECONDS = 5.0, 60.0
 
 
@@ -60,7 +61,7 @@ class Keeper:
         self.checkpoints, self.state, self.built, self.accelerator = checkpoints, state, built, accelerator
         self.guard, self.config, self.tell, self.alive = guard, config, tell, alive
         self.saved: int | None = None  # the step of the last save that was begun
-        self._host, self._saver = HostCopy(), Saver()
+        self._saver = Saver()
 
     def save(self, step: int, *, wait: bool = False) -> None:
         """Begin to write the checkpoint of `step`, unless that was done, and `wait` for it if asked to.
@@ -75,8 +76,7 @@ class Keeper:
             drawn = distributed.gather_objects((random_state(self.accelerator.device), self._saver.failures))
             if drawn[0][1] > self.config.max_failed_saves:
                 raise RunError(self._failure("in a row could not be written (train.max_failed_saves)", drawn[0][1]))
-            if self.accelerator.is_main_process:
-                self._begin(step, {f"{rank}/{k}": v for rank, (own, _) in enumerate(drawn) for k, v in own.items()})
+            self._begin(step, {f"{rank}/{k}": v for rank, (own, _) in enumerate(drawn) for k, v in own.items()})
             self.saved = step
         if wait:
             self.settle()
@@ -147,21 +147,51 @@ class Keeper:
         self._saver.settle()
 
     def _begin(self, step: int, drawn: Mapping[str, Tensor]) -> None:
-        files, told = self.state.tensors(), self.tell(step)
-        scaler = self.accelerator.scaler
-        facts = {
-            **told.facts,
-            "guard": self.guard.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-        }
-        copies = {**self._host.take(files), RANDOM: dict(drawn)}
-        fill = partial(self._fill, copies=copies, info=told.info, facts=facts)
-        self._saver.start(partial(self._write, step, size_of(copies), fill))
+        copies, shards = self.state.copies(), self.state.shards()
+        if self.accelerator.is_main_process:
+            told, scaler = self.tell(step), self.accelerator.scaler
+            facts = {
+                **told.facts,
+                "guard": self.guard.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+            }
+            whole = partial(self._fill, copies={**copies, RANDOM: dict(drawn)}, info=told.info, facts=facts)
+            self._saver.start(partial(self._write, step, self.state.size(), whole, shards))
+        elif shards is not None:
+            self._saver.start(partial(self._write_shards, step, shards))
 
-    def _write(self, step: int, size: int, fill: Callable[[Path], None]) -> None:
-        self._host.wait()
-        self.checkpoints.write(step, size, fill)
+    def _write(self, step: int, size: int, whole: Write, shards: Write | None) -> None:
+        """Write a checkpoint; the others begin with their shards when its folder is there, and not if it never is."""
+        self.state.wait()
+        is_told = False
+
+        def fill(folder: Path) -> None:
+            nonlocal is_told
+            whole(folder)
+            if shards is not None:
+                is_told = self._tell_writers(True)
+                shards(folder)
+
+        try:
+            self.checkpoints.write(step, size, fill)
+        except RunError as error:  # of a rank's shards
+            raise OSError(str(error)) from error
+        finally:
+            if shards is not None and not is_told:
+                self._tell_writers(False)
         self.checkpoints.prune(self.checkpoints.best())
+
+    def _write_shards(self, step: int, shards: Write) -> None:
+        if self._tell_writers(True):
+            try:
+                shards(self.checkpoints.draft(step))
+            except RunError as error:
+                raise OSError(str(error)) from error
+
+    def _tell_writers(self, begins: bool) -> bool:
+        """Return what rank 0 says, to those that write, about whether to begin."""
+        assert isinstance(self.state, ShardedState), "only shards have several writers"
+        return distributed.from_main(begins, self.state.group)
 
     def _fill(self, folder: Path, *, copies: dict[str, dict[str, Tensor]], info: Facts, facts: Facts) -> None:
         describe(folder, self.built, info)

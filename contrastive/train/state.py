@@ -1,7 +1,7 @@
 """All that a run needs in order to go on, as named tensors: weights, optimizer, average, random states. No pickles."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +10,70 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from contrastive import distributed
 from contrastive.errors import RunError
 from contrastive.models.checkpoint import EMA, WEIGHTS
+from contrastive.train import sharded_state
 from contrastive.train.ema import Ema
+from contrastive.train.saver import HostCopy
 from contrastive.train.task import ContrastiveTask
 
 TRAINING, RANDOM, FACTS = "training.safetensors", "random.safetensors", "training.json"
+SHARDS = "optimizer"  # folder of a sharded optimizer's state, in torch's distributed format
 OPTIMIZER, LOSSES = "optimizer/", "losses/"
+Files = dict[str, dict[str, Tensor]]
 
 
 class TrainingState:
-    """The tensors of a run that change from step to step. `task` is unwrapped, `optimizer` torch's own."""
+    """The tensors of a run that change from step to step. `task` is unwrapped, `optimizer` torch's own.
+
+    Every method is called by all ranks.
+    """
 
     def __init__(self, task: ContrastiveTask, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
         self.task, self.optimizer, self.ema = task, optimizer, ema
-        self.names = {parameter: name for name, parameter in task.named_parameters()}
+        self._host = HostCopy()
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
+    def tensors(self) -> Files:
         """Return the live tensors, by file and name; the next step changes them."""
-        files = {WEIGHTS: dict(self.task.model.state_dict()), TRAINING: {**self._optimizer(), **self._losses()}}
+        training = {**self._losses(), **{OPTIMIZER + name: value for name, value in self._optimizer().items()}}
+        files = {WEIGHTS: dict(self.task.model.state_dict()), TRAINING: training}
         return files if self.ema is None else {**files, EMA: self.ema.state_dict()}
 
+    def copies(self) -> Files:
+        """Return on rank 0 copies in host memory of all that it writes; see `HostCopy.take`."""
+        return self._host.take(self.tensors()) if distributed.rank() == 0 else {}
+
+    def shards(self) -> Callable[[Path], None] | None:
+        """Return what writes the copies of this rank's shards into a checkpoint's folder; None where nothing is cut."""
+        return None
+
+    def size(self) -> int:
+        """Return about how many bytes a checkpoint has."""
+        return sum(v.numel() * v.element_size() for tensors in self.tensors().values() for v in tensors.values())
+
+    def wait(self) -> None:
+        """Wait until the copies are there."""
+        self._host.wait()
+
     def load(self, folder: Path) -> None:
-        """Take over what a sound checkpoint holds; a run that newly averages its weights begins with these.
+        """Take over what a sound checkpoint holds, sharded or not; an average that is new begins with its weights.
 
         Raises:
             RunError: the checkpoint is of another model. Nothing has been taken over then.
         """
-        model = self.task.model.state_dict()
-        losses = self._losses()
+        model, losses, own = self.task.model.state_dict(), self._losses(), self._optimizer()
+        whole = {OPTIMIZER + name: value for name, value in own.items()}
+        is_cut = (folder / SHARDS).is_dir()
         with _opened(folder / WEIGHTS) as weights, _opened(folder / TRAINING) as training:
-            names = set(training.keys())
             _require_equal(model, weights, folder / WEIGHTS)
-            _require_equal(losses, training, folder / TRAINING, [name for name in names if name.startswith(LOSSES)])
-            self._require_optimizer(training, names, folder / TRAINING)
+            _require_equal(losses if is_cut else {**losses, **whole}, training, folder / TRAINING)
+            if is_cut:
+                sharded_state.load(folder / SHARDS, own)
+            else:
+                _copy(whole, training)
             _copy(model, weights)
             _copy(losses, training)
-            self._load_optimizer(training, names)
         if self.ema is not None and (folder / EMA).is_file():
             with _opened(folder / EMA) as average:
                 _copy(self.ema.state_dict(), average)
@@ -57,37 +84,40 @@ class TrainingState:
         return {LOSSES + name: value for name, value in self.task.losses.state_dict().items()}
 
     def _optimizer(self) -> dict[str, Tensor]:
-        return {
-            f"{OPTIMIZER}{key}/{name}": value
-            for parameter, name in self.names.items()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-        }
+        return sharded_state.optimizer_tensors(self.task, self.optimizer)
 
-    def _require_optimizer(self, file: Any, names: Iterable[str], path: Path) -> None:
-        shapes = {name: list(parameter.shape) for parameter, name in self.names.items()}
-        for name in names:
-            if name.startswith(OPTIMIZER):
-                _, _, parameter = name.removeprefix(OPTIMIZER).partition("/")
-                shape = file.get_slice(name).get_shape()
-                if parameter not in shapes or shape not in ([], shapes[parameter]):
-                    raise RunError(f"{path}: {name} {shape} belongs to another model")
 
-    def _load_optimizer(self, file: Any, names: set[str]) -> None:
-        """Set the optimizer's state; the tensors lie in memory as the parameters do, so that kernels run as before."""
-        for parameter, name in self.names.items():
-            held = [one for one in names if one.startswith(OPTIMIZER) and one.split("/", 2)[2] == name]
-            for one in held:
-                value = file.get_tensor(one)
-                room = torch.empty_like(parameter, requires_grad=False) if value.ndim else torch.empty_like(value)
-                self.optimizer.state[parameter][one.split("/", 2)[1]] = room.to(parameter.device).copy_(value)
+class ShardedState(TrainingState):
+    """The same where the parameters are cut over the ranks: rank 0 writes the weights whole, each its optimizer's part.
+
+    `group` is a gloo group for the writing alone, so that it can go on in the background.
+    """
+
+    def __init__(
+        self, task: ContrastiveTask, optimizer: torch.optim.Optimizer, ema: Ema | None, group: distributed.Group
+    ) -> None:
+        super().__init__(task, optimizer, ema)
+        self.group = group
+
+    def copies(self) -> Files:
+        """Return on rank 0 the weights, gathered one tensor at a time; the others need room for one."""
+        files = {WEIGHTS: dict(self.task.model.state_dict()), TRAINING: self._losses()}
+        if self.ema is not None:
+            files[EMA] = self.ema.state_dict()
+        return {name: sharded_state.full_tensors(tensors) for name, tensors in files.items()}
+
+    def shards(self) -> Callable[[Path], None]:
+        """Return what writes the copies of this rank's shards of the optimizer's state."""
+        own = sharded_state.staged(self._optimizer(), self.group)
+        return lambda folder: sharded_state.save(folder / SHARDS, own, self.group)
 
 
 def _opened(path: Path) -> Any:
     return safe_open(str(path), "pt")
 
 
-def _require_equal(own: Mapping[str, Tensor], file: Any, path: Path, names: Iterable[str] | None = None) -> None:
-    held = set(file.keys() if names is None else names)
+def _require_equal(own: Mapping[str, Tensor], file: Any, path: Path) -> None:
+    held = set(file.keys())
     if held != set(own):
         odd = sorted(held ^ set(own))
         raise RunError(f"{path}: is of another model: {odd[0]} is only in {'it' if odd[0] in held else 'this run'}")
@@ -97,10 +127,10 @@ def _require_equal(own: Mapping[str, Tensor], file: Any, path: Path, names: Iter
             raise RunError(f"{path}: is of another model: {name} has shape {shape}, here {list(value.shape)}")
 
 
-@torch.no_grad()
 def _copy(own: Mapping[str, Tensor], file: Any) -> None:
+    """Fill tensors, one at a time, in place: what lies in memory in another order than in the file keeps its order."""
     for name, value in own.items():
-        value.copy_(file.get_tensor(name))
+        sharded_state.distribute({name: file.get_tensor(name)}, {name: value})
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -130,8 +160,3 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
     random.setstate((version, tuple(words_of_python), rest[0] if rest else None))
     if device.type != "cpu" and "device" in state:
         torch.get_device_module(device).set_rng_state(state["device"], device)
-
-
-def size_of(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
-    """Return the bytes of all tensors."""
-    return sum(value.numel() * value.element_size() for part in tensors.values() for value in part.values())

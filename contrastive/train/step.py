@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from contrastive.data.rows import Batch
 from contrastive.settings import MAX_LOGIT_SCALE
 from contrastive.train.caching import CachedBackward, StepPlan, require_replayed
+from contrastive.train.sharding import whole
 from contrastive.train.vote import Asked, Votes
 
 DRIFT = "replay_drift/"
@@ -95,17 +96,17 @@ class Step:
         parameters = list(self.task.parameters())
         if not is_read:
             bound = torch.inf if self.clip is None else self.clip
-            return {"grad_norm": self.accelerator.clip_grad_norm_(parameters, bound)}
+            return {"grad_norm": whole(self.accelerator.clip_grad_norm_(parameters, bound))}
         # An infinite bound clips nothing, measures, and takes an fp16 loss's scale out of the gradients.
         norm = self.accelerator.clip_grad_norm_(parameters, torch.inf)
-        towers = {f"grad_norm/{name}": _norm(own, norm) for name, own in self.model.towers().items()}
+        towers = {f"grad_norm/{name}": _norm(own, whole(norm)) for name, own in self.model.towers().items()}
         if self.clip is not None:
             clip_grads_with_norm_(parameters, self.clip, norm)
-        return {"grad_norm": norm, **towers}
+        return {"grad_norm": whole(norm), **towers}
 
     def _logits(self) -> dict[str, Tensor]:
         """Return the scale of the logits, out of log space, and their bias where there is one, after the step."""
-        own = self.model.logit_parameters()
+        own = {name: whole(value) for name, value in self.model.logit_parameters().items()}
         return {**own, "logit_scale": own["logit_scale"].exp()}
 
     def _drift(self) -> dict[str, Tensor]:
@@ -118,7 +119,7 @@ class Step:
 
 def _norm(parameters: list[nn.Parameter], like: Tensor) -> Tensor:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return get_total_norm(gradients) if gradients else torch.zeros_like(like)
+    return whole(get_total_norm(gradients)) if gradients else torch.zeros_like(like)
 
 
 @torch.no_grad()

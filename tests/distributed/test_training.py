@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from contrastive.errors import UserError
+from contrastive.errors import Preempted, UserError
+from contrastive.models.checkpoint import load
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
 from tests.toys import records
@@ -51,6 +52,66 @@ def test_more_processes_give_the_same_curve(shards: Path, tmp_path: Path, world_
     assert one[0]["loss"] == pytest.approx(many[0]["loss"], rel=1e-6)
     assert one[-1]["loss"] < one[0]["loss"]  # it learned: the curves are not equal for being flat
     assert json.loads((tmp_path / "many" / "environment.json").read_text())["world_size"] == world_size
+
+
+SHARDED = ["model.model_cfg.vision_cfg.layers=2", "model.model_cfg.text_cfg.layers=2", "train.ema_decay=0.9"]
+
+
+@pytest.mark.parametrize("more", [[], ["train.micro_batch_size=2", "train.gradient_checkpointing=true"]])
+def test_a_sharded_run_has_the_curve_and_the_files_of_one_that_is_not(
+    shards: Path, tmp_path: Path, classes: Path, more: list[str]
+):
+    given = [*SHARDED, *more, f"eval.datasets=[{classes}]", "eval.every_steps=3", "optim.learning_rate=0.01"]
+    for name, sharding in (("plain", "none"), ("cut", "full")):
+        arguments = toys.overrides(shards, tmp_path / name, *given, f"train.sharding={sharding}")
+        toys.on_ranks(train_here, 2, [*arguments, "train.world_size=2"])
+    for one, other in zip(records(tmp_path / "plain"), records(tmp_path / "cut"), strict=True):
+        for name in ("loss", "grad_norm", "grad_norm/image", "logit_scale"):
+            assert other[name] == pytest.approx(one[name], rel=2e-4), name
+    for one, other in zip(records(tmp_path / "plain", "eval"), records(tmp_path / "cut", "eval"), strict=True):
+        assert other["metrics"] == one["metrics"]
+    assert (tmp_path / "cut" / "checkpoints" / "step-00000006" / "optimizer").is_dir()
+    for weights in ("trained", "ema"):
+        one, other = (load(tmp_path / name, weights=weights).model.state_dict() for name in ("plain", "cut"))
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=2e-4)
+
+
+def train_until_asked(overrides: list[str]) -> bool:
+    try:
+        train_here(overrides)
+    except Preempted:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "launches",
+    [
+        [("full", 2), ("full", 2), ("full", 2)],
+        [("full", 2), ("none", 1), ("full", 4)],
+        [("none", 2), ("full", 2), ("none", 2)],
+    ],
+)
+def test_sharded_and_whole_launches_of_any_size_go_on_from_each_other(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launches: list[tuple[str, int]]
+):
+    given = [*SHARDED, "losses={a: {name: infonce}, stops: {name: 'tests.runs.test_resuming:Stops'}}"]
+    toys.on_ranks(train_here, 2, toys.overrides(shards, tmp_path / "whole", *given, "train.sharding=full"))
+    monkeypatch.setenv("STOPS", "1")
+    taken: list[int] = []
+    for sharding, world_size in launches:
+        arguments = toys.overrides(shards, tmp_path / "run", *given, f"train.sharding={sharding}")
+        assert set(toys.on_ranks(train_until_asked, world_size, arguments)) == {False}
+        taken.append(json.loads((tmp_path / "run" / "preempted.json").read_text())["step"])
+    # DDP's rehearsal is a forward pass too, so that a launch may be asked in its first step.
+    assert 0 < taken[0] < taken[1] < taken[2] <= 6
+    train_here(arguments)
+    whole, run = records(tmp_path / "whole"), records(tmp_path / "run")
+    assert [row["step"] for row in run] == [1, 2, 3, 4, 5, 6]
+    same = {sharding for sharding, world in launches if world == 2} == {"full"} and len(set(launches)) == 1
+    for one, other in zip(whole, run, strict=True):
+        assert other["loss"] == one["loss"] if same else other["loss"] == pytest.approx(one["loss"], rel=2e-4)
 
 
 def refused(overrides: list[str]) -> str:

@@ -81,8 +81,7 @@ def on_main(work: Callable[[], T]) -> T:
             outcome = (None, error)
     value, failure = from_main(outcome)
     if failure is not None:
-        failure.is_everywhere = True
-        raise failure
+        raise failure.everywhere()
     return value  # type: ignore[return-value]
 
 

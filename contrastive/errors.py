@@ -1,10 +1,17 @@
 """Errors a user can mend: each is one line naming the key or file, the value, the rule, and what to do."""
 
+from typing import Self
+
 
 class UserError(Exception):
     """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
 
     is_everywhere: bool = False  # every rank raises it, so that one has to say it
+
+    def everywhere(self) -> Self:
+        """Return the error, as one that all ranks raise alike."""
+        self.is_everywhere = True
+        return self
 
 
 class ConfigError(UserError):

@@ -164,7 +164,7 @@ def _by_pillow(data: bytes, orientation: Orientation, factor: int) -> Pixels:
         if isinstance(error, BadImageError):
             raise
         reason = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise BadImageError(reason, f"cannot be decoded: {error or type(error).__name__}") from error
+        raise BadImageError(reason, f"cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
 def _is_whole(data: bytes) -> bool:

@@ -219,7 +219,7 @@ def metric(results: list[EvalResult], name: str) -> float:
     """
     found = {f"{one.dataset}/{one.task}/{key}": value for one in results for key, value in one.metrics.items()}
     if name not in found:
-        raise RunError(f"train.best_metric: {name!r} is none of {', '.join(found)}")
+        raise RunError(f"train.best_metric: {name!r} is none of {', '.join(found)}").everywhere()
     return found[name]
 
 

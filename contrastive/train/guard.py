@@ -55,13 +55,15 @@ class Guard:
         """
         if self.overflows and not counted.bad_loss:  # the scale of an fp16 loss finds its size by overflowing
             if self.in_a_row > OVERFLOWS:
-                raise RunError(f"{what}, for the {self.in_a_row}th time in a row; {RULE}")
+                raise RunError(f"{what}, for the {self.in_a_row}th time in a row; {RULE}").everywhere()
             return
         where = dump()
         if self.config.on_nonfinite == "stop":
-            raise RunError(f"{what}; {RULE}; train.on_nonfinite=skip goes on without such steps{where}")
+            rule = f"{RULE}; train.on_nonfinite=skip goes on without such steps{where}"
+            raise RunError(f"{what}; {rule}").everywhere()
         if self.in_a_row > self.config.max_skips:
-            raise RunError(f"{what}, after {self.config.max_skips} steps in a row (train.max_skips); {RULE}{where}")
+            often = f"after {self.config.max_skips} steps in a row (train.max_skips)"
+            raise RunError(f"{what}, {often}; {RULE}{where}").everywhere()
         log.warning("step %d: %s; skipped, %d so far%s", counted.step, what, self.skipped, where)
 
     def begin_again(self) -> None:
@@ -74,7 +76,7 @@ class Guard:
         self.losses.clear()
         if self.rollbacks > MAX_ROLLBACKS:
             rule = "the weights were set back as often without helping"
-            raise RunError(f"the loss leaps up again after {MAX_ROLLBACKS} times: {rule}; {RULE}")
+            raise RunError(f"the loss leaps up again after {MAX_ROLLBACKS} times: {rule}; {RULE}").everywhere()
 
     def counts(self) -> dict[str, int]:
         """Return what happened so far, for the log."""

@@ -75,7 +75,9 @@ class Keeper:
         if step != self.saved:
             drawn = distributed.gather_objects((random_state(self.accelerator.device), self._saver.failures))
             if drawn[0][1] > self.config.max_failed_saves:
-                raise RunError(self._failure("in a row could not be written (train.max_failed_saves)", drawn[0][1]))
+                raise RunError(
+                    self._failure("in a row could not be written (train.max_failed_saves)", drawn[0][1])
+                ).everywhere()
             self._begin(step, {f"{rank}/{k}": v for rank, (own, _) in enumerate(drawn) for k, v in own.items()})
             self.saved = step
         if wait:
@@ -89,7 +91,7 @@ class Keeper:
         """
         self._wait()
         if distributed.from_main(self._saver.failures):
-            raise RunError(self._failure("could not be written", 1))
+            raise RunError(self._failure("could not be written", 1)).everywhere()
 
     def note_evaluation(self, step: int, value: float) -> None:
         """Keep the checkpoint of `step` if `value` of train.best_metric puts it among the best."""

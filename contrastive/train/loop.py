@@ -204,9 +204,8 @@ class Training:
         if verdict == "bad":
             batch, terms = next((batch, terms) for number, batch, terms in self.held if number == counted.step)
             with _numbered(counted.step):
-                self.guard.require_patience(
-                    counted, _not_finite(terms), lambda: self.hooks.bad_step(counted.step, batch)
-                )
+                what = _not_finite(terms)
+                self.guard.require_patience(counted, what, lambda: self.hooks.bad_step(counted.step, batch))
         if verdict == "spike" and self.config.train.on_spike == "rollback":
             self.guard.begin_again()
             self.pace.pause(lambda: self.hooks.set_back(counted.step))
@@ -292,4 +291,6 @@ def _numbered(step: int) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        raise RunError(f"step {step}: {error}") from error
+        numbered = RunError(f"step {step}: {error}")
+        numbered.is_everywhere = error.is_everywhere
+        raise numbered from error

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrastive import distributed
-from contrastive.errors import ConfigError, RunError
-from contrastive.losses.gradients import is_asked, unusable, with_gradients
+from contrastive.errors import ConfigError
+from contrastive.losses.gradients import is_asked, not_a_number, with_gradients
 from contrastive.losses.softmax import HIGHEST, holds
 from contrastive.losses.tiles import Pairs, Tile
 
@@ -63,7 +63,7 @@ class Distillation(nn.Module):
 
         Raises:
             ConfigError: there is no teacher.
-            RunError: features are not finite, or far from unit length.
+            RunError: features are far from unit length. With any that are not finite it is NaN.
         """
         for name in TEACHER:
             if name not in features:
@@ -90,7 +90,7 @@ def divergence(features: Mapping[str, Tensor], tile: tuple[int, int] | None = No
     """Return the mean over samples and both directions of KL(teacher, student), differentiable by the student's side.
 
     Raises:
-        RunError: features are not finite, or far from unit length.
+        RunError: features are far from unit length. With any that are not finite it is NaN.
     """
     student = [features[name] for name in ("image_features", "text_features", "logit_scale")]
     bias = features.get("logit_bias")
@@ -99,8 +99,9 @@ def divergence(features: Mapping[str, Tensor], tile: tuple[int, int] | None = No
         own = Pairs(student[0], student[1], student[2], tile)
         match = _Match(own, Pairs(features[TEACHER[0]], features[TEACHER[1]], features[TEACHER[2]], tile))
         sums = match.solve()
-        if sums is None:
-            raise RunError(unusable(features))
+    if sums is None:
+        return not_a_number(features, [*student, bias])
+    with torch.no_grad():
         loss = match.value(sums).to(own.dtype)
         if not any(asked):
             return loss

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from contrastive.errors import RunError
 from contrastive.losses.repeats import Repeats
 from contrastive.losses.tiles import Pairs
 
@@ -37,18 +38,31 @@ class _Attach(torch.autograd.Function):
         return None, None, *(gradient * outer.to(gradient.dtype) for gradient in ctx.saved_tensors)
 
 
-def unusable(given: Mapping[str, Tensor]) -> str:
-    """Return what to say of features with which a loss is not a number."""
-    both = {name: features for name, features in given.items() if name.endswith("_features")}
-    for name, features in both.items():
-        bad = (~features.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-        if bad:
-            which = f"row {bad[0]}" if len(bad) == 1 else f"{len(bad)} of {len(features)} rows, the first is {bad[0]}"
-            return f"{name} hold NaN or infinity ({which}); the weights or the inputs are broken"
-    norm = max(float(features.norm(dim=1).max()) if len(features) else 0.0 for features in both.values())
-    if norm > 2:
-        return f"features must have length 1, and one has {norm:.3g}; normalise them"
-    return "the features of another process hold NaN or infinity, or logit_scale is no number"
+def not_a_number(features: Mapping[str, Tensor], inputs: Sequence[Tensor | None]) -> Tensor:
+    """Return a loss that is NaN, and so are its gradients by `inputs`: what follows is for the step to decide.
+
+    A loss that raised on features that are not finite would leave no choice, and DDP without its backward pass.
+
+    Raises:
+        RunError: see `require_unit_length`.
+    """
+    require_unit_length(features)
+    given = [x for x in inputs if x is not None]
+    return torch.stack([x.sum().to(given[0].dtype) for x in given]).sum() * torch.nan
+
+
+@torch.no_grad()
+def require_unit_length(features: Mapping[str, Tensor]) -> None:
+    """Refuse finite features whose length made a loss no number.
+
+    Raises:
+        RunError: one is far from unit length.
+    """
+    lengths = [x.norm(dim=1).max() for name, x in features.items() if name.endswith("_features") and len(x)]
+    if all(length.isfinite() for length in lengths):
+        longest = max((float(length) for length in lengths), default=0.0)
+        if longest > 2:
+            raise RunError(f"features must have length 1, and one has {longest:.3g}; normalise them")
 
 
 def figures(pairs: Pairs, repeats: Repeats | None, own: Tensor, again: Tensor, right: Tensor) -> dict[str, Tensor]:

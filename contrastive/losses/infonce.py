@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from contrastive.errors import RunError
-from contrastive.losses.gradients import figures, is_asked, unusable, with_gradients
+from contrastive.losses.gradients import figures, is_asked, not_a_number, with_gradients
 from contrastive.losses.repeats import Duplicates, Ids, gather_repeats, names_of, needs
 from contrastive.losses.softmax import HIGHEST, Sums, SymmetricSoftmax, Targets, solve
 from contrastive.losses.tiles import Pairs
@@ -55,7 +54,7 @@ class InfoNCE(nn.Module):
         `negative_similarity`: mean cosines; `duplicates`: the share of samples that others repeat, where ids are read.
 
         Raises:
-            RunError: features are not finite, or far from unit length.
+            RunError: features are far from unit length. With any that are not finite `loss` is NaN, and alone.
         """
         image, text, log_scale = features["image_features"], features["text_features"], features["logit_scale"]
         bias = features.get("logit_bias")
@@ -68,11 +67,13 @@ class InfoNCE(nn.Module):
             shift = max(0.0, float(pairs.scale) - HIGHEST / (1 + self.hard_negatives))
             softmax = SymmetricSoftmax(pairs, targets, shift)
             found, is_number = solve(softmax, keep=any(asked))
-            if not is_number:
-                raise RunError(unusable(features))
-            terms = _terms(softmax, found)
-            if not any(asked):
-                return terms
+            if is_number:
+                terms = _terms(softmax, found)
+        if not is_number:
+            return {"loss": not_a_number(features, inputs)}
+        if not any(asked):
+            return terms
+        with torch.no_grad():
             pairs.want(image=asked[0] or not asked[1], text=asked[1])
             softmax.gradients(found)
             # A softmax does not see a bias: its gradient is zero, and present, for DDP waits for one.

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive.errors import ConfigError, RunError
+from contrastive.errors import ConfigError
 from contrastive.losses import repeats as same
-from contrastive.losses.gradients import figures, is_asked, unusable, with_gradients
+from contrastive.losses.gradients import figures, is_asked, require_unit_length, with_gradients
 from contrastive.losses.repeats import Duplicates, Ids, Repeats, gather_repeats, names_of
 from contrastive.losses.tiles import Pairs, Tile
 
@@ -53,7 +53,7 @@ class Sigmoid(nn.Module):
 
         Raises:
             ConfigError: the model has no `logit_bias`.
-            RunError: features are not finite, or far from unit length.
+            RunError: features are far from unit length. With any that are not finite `loss` is NaN, on their rank.
         """
         if "logit_bias" not in features:
             raise ConfigError("losses: sigmoid needs a learned bias; set model.init_logit_bias=-10")
@@ -69,7 +69,7 @@ class Sigmoid(nn.Module):
             sweep = _Sweep(pairs, repeats, bias, self.label_smoothing, masked=self.duplicates == "masked")
             sweep.run(backward=any(asked))
             if not bool(sweep.loss.isfinite()):
-                raise RunError(unusable(features))
+                require_unit_length(features)
             terms = figures(pairs, repeats, sweep.own, sweep.again, sweep.best[0] > sweep.best[1])
             terms["loss"] = (2 * pairs.share * sweep.loss).to(pairs.dtype)
             if not any(asked):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastive.errors import ConfigError, RunError
+from contrastive.errors import ConfigError
 from contrastive.losses.distillation import TEACHER, Distillation, divergence
 from tests.losses.by_hand import Features, copy, distance, features, gradients
 
@@ -99,12 +99,15 @@ def test_without_a_teacher_it_says_what_to_set():
     assert Distillation.needs({}) == set(TEACHER)
 
 
-def test_features_that_are_no_numbers_are_an_error():
+def test_features_that_are_no_numbers_give_a_loss_and_gradients_that_are_none():
     given = copy(taught(), torch.float32)
     with torch.no_grad():
         given["image_features"][3, 0] = torch.nan
-    with pytest.raises(RunError, match=r"image_features hold NaN or infinity \(row 3\)"):
-        Distillation(8, 6)(given, {})
+    loss = Distillation(8, 6)(given, {})["loss"]
+    assert loss.isnan()
+    loss.backward()
+    assert given["image_features"].grad.isnan().all()
+    assert given["text_features"].grad.isnan().all()
 
 
 @pytest.mark.parametrize(

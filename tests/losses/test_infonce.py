@@ -162,12 +162,17 @@ def test_a_bias_gets_a_gradient_of_zero():
 
 @pytest.mark.parametrize("name", ["image_features", "text_features"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_features_that_are_no_numbers_are_an_error_and_not_a_loss(name, value):
+def test_features_that_are_no_numbers_give_a_loss_and_gradients_that_are_none(name, value):
     given = by_hand.copy(features(9), torch.float32)
     with torch.no_grad():
         given[name][4, 2] = value
-    with pytest.raises(RunError, match=rf"{name} hold NaN or infinity \(row 4\)"):
-        InfoNCE()(given, IDS)
+    terms = InfoNCE()(given, IDS)
+    assert set(terms) == {"loss"}
+    assert terms["loss"].isnan()
+    terms["loss"].backward()
+    assert all(given[x].grad.isnan().all() for x in ("image_features", "text_features", "logit_scale"))
+    with torch.no_grad():
+        assert InfoNCE()(given, IDS)["loss"].isnan()
 
 
 def test_features_far_from_unit_length_are_an_error():

@@ -92,15 +92,25 @@ def set_timeout(seconds: float) -> None:
         (public or distributed_c10d._set_pg_timeout)(timedelta(seconds=seconds))
 
 
-def tell_everyone(what: str) -> None:
-    """Note `what` where every rank may look at any time, without meeting the others."""
+def tell_everyone(what: str, text: str = "1") -> None:
+    """Note `what`, and `text` with it, where every rank may look at any time, without meeting the others."""
     if is_initialized():
-        distributed_c10d._get_default_store().set(f"contrastive/{what}", "1")
+        distributed_c10d._get_default_store().set(f"contrastive/{what}", text)
 
 
 def was_told(what: str) -> bool:
     """Whether any rank has called `tell_everyone`."""
     return is_initialized() and bool(distributed_c10d._get_default_store().check([f"contrastive/{what}"]))
+
+
+def told(what: str) -> str:
+    """Return the text that a rank has last noted with `what`; empty where none has."""
+    return distributed_c10d._get_default_store().get(f"contrastive/{what}").decode() if was_told(what) else ""
+
+
+def is_failed_exchange(error: BaseException) -> bool:
+    """Whether `error` says that ranks do not reach each other; gloo has no type of its own for that."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

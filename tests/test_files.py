@@ -19,9 +19,14 @@ def test_a_file_is_replaced_and_readable_by_others(tmp_path: Path, write):
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text("before")
-    with pytest.raises(KeyError), replacing(path) as file:
-        file.write(b"half")
-        raise KeyError
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

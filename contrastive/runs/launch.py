@@ -1,11 +1,15 @@
 """One launch of a run: everything is made here, put together, and taken down."""
 
 import logging
+import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from contrastive import distributed
 from contrastive.config import to_dict
@@ -23,9 +27,10 @@ from contrastive.models import teacher as teachers
 from contrastive.report import write_report
 from contrastive.runs import machine
 from contrastive.runs.hooks import Parts, RunHooks
+from contrastive.runs.lifesigns import LifeSigns
 from contrastive.runs.lock import RunLock
 from contrastive.runs.preparing import Prepared
-from contrastive.runs.starting import find_start
+from contrastive.runs.starting import find_start, require_shared
 from contrastive.tracking import Tracker, environment
 from contrastive.train import directory as run_directory
 from contrastive.train import optim, sharding, task
@@ -59,21 +64,22 @@ class Launch:
         self.built, self.teacher = self._models()
         self.module = self._task()
 
-    def run(self, readers: list[Loader]) -> None:
-        """Train to the end, and keep others out of the directory; what reads is put into `readers` as it comes."""
-        with ExitStack() as held:
+    def run(self, known: list[Callable[[], str]]) -> None:
+        """Train to the end, and keep others out of the directory; `known` gets who can say what is waited for."""
+        with LifeSigns(distributed.gather_objects(socket.gethostname())) as signs, ExitStack() as held:
+            known.append(signs.silent)
             self.changed = distributed.on_main(lambda: self._claim(held))
             self.checkpoints = Checkpoints(self.directory, self.config.train.keep_checkpoints)
             stream = self.prepared.pool.state(self.config.data, self.config.train.seed)
             self.start = find_start(self.config, stream, self.checkpoints, self.changed)
             self.steps = span(self.config, self.start.step, self.start.samples_seen)
-            self._train(readers)
+            self._train(known)
 
     def _claim(self, held: ExitStack) -> list[Change]:
         held.enter_context(RunLock(self.directory))
         return run_directory.require_usable(self.directory, self.config)  # again: now nobody else can change it
 
-    def _train(self, readers: list[Loader]) -> None:
+    def _train(self, known: list[Callable[[], str]]) -> None:
         config, accelerator, module = self.config, self.accelerator, self.module
         is_sharded = config.train.sharding == "full" and accelerator.num_processes > 1
         if is_sharded:
@@ -81,8 +87,9 @@ class Launch:
         # Loader and schedule stay out of prepare(): it would read everything on rank 0, and step once a process.
         own = optim.optimizer(module, config.optim)
         # What is sharded needs no wrapper of Accelerate's, but its mixed precision.
-        accelerator.ddp_handler.broadcast_buffers = has_running_statistics(module)
         trained = accelerator.prepare_model(module, evaluation_mode=is_sharded)
+        if isinstance(trained, DistributedDataParallel):
+            trained.broadcast_buffers = has_running_statistics(module)
         optimizer = accelerator.prepare_optimizer(own)
         if config.train.compile and not is_sharded:
             self.built.model.compile()
@@ -98,7 +105,7 @@ class Launch:
             self.checkpoints, state, self.built, accelerator, guard, config.train, tell=hooks.tell, alive=hooks.alive
         )
         loader = self._loader()
-        readers.append(loader)
+        known.append(loader.watch.standing)
         training = Training(
             config,
             accelerator,
@@ -135,8 +142,8 @@ class Launch:
             sharding.compile_blocks(self.built.model)
         if train.gradient_checkpointing:
             sharding.checkpoint_blocks(self.built.model)
-        # Dropout differs between ranks.
-        torch.manual_seed(self.config.train.seed + 1 + self.accelerator.process_index)
+        # Dropout differs between ranks. A user's part may draw from numpy or Python as well.
+        set_seed(self.config.train.seed + 1 + self.accelerator.process_index)
         return module
 
     def _pace(self, trained: nn.Module) -> Pace:
@@ -179,6 +186,7 @@ class Launch:
             if self.start.goes_on:
                 self._go_on(tracker, facts)
         self.accelerator.wait_for_everyone()
+        require_shared(self.directory / run_directory.CONFIG)
         return tracker
 
     def _go_on(self, tracker: Tracker, facts: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """`pretrain.py`: from a configuration to a run directory."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from contrastive.data.loader import Loader
 from contrastive.processes import end_with_launcher
 from contrastive.runs.launch import Launch
 from contrastive.runs.preparing import Prepared, prepare
@@ -20,13 +20,13 @@ def pretrain(prepared: Prepared) -> Path:
         Preempted: a signal asked for the end; the run is saved.
     """
     end_with_launcher()
-    readers: list[Loader] = []
+    known: list[Callable[[], str]] = []
     train = prepared.config.train
 
-    def reading() -> str:
-        return "; ".join(loader.watch.standing() for loader in readers)
+    def standing() -> str:
+        return "; ".join(filter(None, (tell() for tell in known)))
 
-    watchdog = Watchdog(train.hang_seconds, train.start_seconds, describe=reading)
+    watchdog = Watchdog(train.hang_seconds, train.start_seconds, describe=standing)
     with StopRequest() as stop, watchdog:
-        Launch(prepared, stop, watchdog).run(readers)
+        Launch(prepared, stop, watchdog).run(known)
     return prepared.directory

@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from contrastive.train.resume import Change
 from contrastive.train.state import FACTS
 
 log = logging.getLogger("contrastive")
+PATIENCE_SECONDS = 60.0  # so long NFS may remember that a file was not there
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def find_start(config: Config, data: StreamState, checkpoints: Checkpoints, chan
     """
     start = distributed.on_main(lambda: _newest(config, data, checkpoints, changed))
     if start.step:
-        _require_shared(checkpoints.path(start.step))
+        require_shared(checkpoints.path(start.step))
     return start
 
 
@@ -84,13 +86,16 @@ def _consumed(config: Config, data: StreamState, facts: dict[str, Any], changed:
         raise DataError(f"{error}: run.accept_changes=[data]") from error
 
 
-def _require_shared(folder: Path) -> None:
-    """Refuse ranks that cannot read the checkpoint that rank 0 has found.
+def require_shared(path: Path) -> None:
+    """Refuse ranks that cannot see what rank 0 has written.
 
     Raises:
         RunError: there are some.
     """
-    for rank, (host, sees) in enumerate(distributed.gather_objects((socket.gethostname(), folder.is_dir()))):
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.5)
+    for rank, (host, sees) in enumerate(distributed.gather_objects((socket.gethostname(), path.exists()))):
         if not sees:
             rule = "the run directory must lie on a file system that all machines share"
-            raise RunError(f"run.directory: rank {rank} on {host} does not see {folder}; {rule}")
+            raise RunError(f"run.directory: rank {rank} on {host} does not see {path}; {rule}").everywhere()

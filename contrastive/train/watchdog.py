@@ -3,10 +3,12 @@
 import faulthandler
 import multiprocessing
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 from contrastive import distributed
 
@@ -14,6 +16,18 @@ STATUS = 70  # EX_SOFTWARE of <sysexits.h>
 STDERR = 2  # a progress line may have replaced sys.stderr
 STEP = "step"
 GRACE_SHARE, GRACE_SECONDS = 0.2, 5.0
+ANSWER_SECONDS = 5.0  # for who knows more, which may ask what does not answer either
+T = TypeVar("T")
+
+
+def answer_within(seconds: float, ask: Callable[[], T]) -> T | None:
+    """Return what `ask` returns, None if it takes longer; a thread goes on waiting for it then."""
+    answers: queue.SimpleQueue[T] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(ask()), daemon=True, name="question").start()
+    try:
+        return answers.get(timeout=seconds)
+    except queue.Empty:
+        return None
 
 
 class Watchdog:
@@ -89,9 +103,11 @@ class Watchdog:
     def _end(self, quiet: float) -> None:
         stage, number = self._stage
         where = stage if number is None else f"{stage} {number}"
-        known = f" ({self.describe()})" if self.describe is not None else ""
-        line = f"rank {distributed.rank()}: nothing for {quiet:.0f} s in {where} ({self.key}){known}; stacks follow\n"
+        line = f"rank {distributed.rank()}: nothing for {quiet:.0f} s in {where} ({self.key}); stacks follow\n"
         os.write(STDERR, line.encode(errors="replace"))
+        known = None if self.describe is None else answer_within(ANSWER_SECONDS, self.describe)
+        if known:
+            os.write(STDERR, f"rank {distributed.rank()}: {known}\n".encode(errors="replace"))
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         for child in multiprocessing.active_children():  # where the kernel does not do it
             child.kill()

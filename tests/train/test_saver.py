@@ -21,6 +21,17 @@ def test_a_copy_is_of_now_contiguous_and_its_room_is_used_again():
     assert torch.equal(again, weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+def test_any_kind_of_tensor_is_copied(dtype: torch.dtype, shape: tuple[int, ...]):
+    value = (torch.rand(shape) * 5).to(dtype)
+    expected = value.clone()
+    copied = HostCopy().take({"a": {"w": value}})["a"]["w"]
+    value.zero_()
+    assert copied.dtype == dtype
+    assert torch.equal(copied, expected)
+
+
 def test_equal_names_in_two_files_are_two_tensors():
     copies = HostCopy().take({"a": {"w": torch.zeros(2)}, "b": {"w": torch.ones(2)}})
     assert (copies["a"]["w"].sum(), copies["b"]["w"].sum()) == (0, 2)

@@ -56,7 +56,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-def tests() -> dict[int, list[str]]:
+def injected() -> dict[int, list[str]]:
     """Return the names of the tests of every fault, as FILE::TEST, as their marks say."""
     found: dict[int, list[str]] = {}
     for path in sorted(HERE.glob("test_*.py")):
@@ -76,7 +76,7 @@ def tests() -> dict[int, list[str]]:
 def table() -> str:
     """Return the table in Markdown."""
     lines = ["| | fault | what happens | in `tests/faults/` |", "|---|---|---|---|"]
-    for number, names in tests().items():
+    for number, names in injected().items():
         fault, happens = FAULTS[number]
         files: dict[str, list[str]] = {}
         for name in names:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import contrastive.runs.pretrain  # noqa: F401  (now, and not once in every rank)
@@ -294,6 +295,7 @@ def _be_rank(group: int, environment: dict[str, str], log: Path, arguments: list
         os.dup2(descriptor, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         os.environ.update(environment)
+        AcceleratorState._reset_state(reset_partial_state=True)  # what this process knew of its own, single launch
         atexit._clear()
         atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
         logging.getLogger().handlers.clear()

@@ -1,6 +1,6 @@
 """SIGKILL at random moments: does a run that goes on end where the uninterrupted one does, bit by bit?
 
-    python benchmarks/kills.py --quick           # a tiny run, killed three times: under a minute
+    python benchmarks/kills.py --quick           # a tiny run, killed twice: under a minute
     python benchmarks/kills.py --json out.json   # configs/glyphs.yaml, shortened; 20 runs, each killed once: 30 minutes
 
 A run is trained without interruption. Then it is trained again and again, in fresh directories: the launcher and all
@@ -93,17 +93,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options; `--quick` changes the defaults of `--kills` and `--each`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny model on made-up data, killed three times")
-    parser.add_argument("--kills", type=_positive, help="default 20 (--quick: 3)")
-    parser.add_argument("--each", type=_positive, help="kills of one run, default 1 (--quick: 3)")
+    parser.add_argument("--quick", action="store_true", help="a tiny model on made-up data, killed twice")
+    parser.add_argument("--kills", type=_positive, help="default 20 (--quick: 2)")
+    parser.add_argument("--each", type=_positive, help="kills of one run, default 1 (--quick: 2)")
     parser.add_argument("--processes", type=_positive, default=2, help="of a run (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="for one launch (default 900)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".cache/benchmarks", help="where the runs lie meanwhile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here")
     options = parser.parse_args(arguments)
-    options.kills = options.kills or (3 if options.quick else 20)
-    options.each = options.each or (3 if options.quick else 1)
+    options.kills = options.kills or (2 if options.quick else 20)
+    options.each = options.each or (2 if options.quick else 1)
     return options
 
 

@@ -33,7 +33,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from two_nodes_machines import ROOT, Cluster, Machine, SimulationError, free_port
 
-STEPS, BATCH, SAVED_EVERY, LOST_AT = 400, 8, 25, 140
+STEPS, BATCH, SAVED_EVERY, LOST_AT = 200, 8, 25, 90
 HANG_SECONDS, TIMEOUT = 10, 180.0
 GONE_GOAL, SILENT_GOAL = 10.0, 45.0  # seconds; a launcher waits up to 30 s for what does not end when told
 VISION = "{image_size: 16, patch_size: 8, width: 32, layers: 1, head_width: 16, patch_dropout: 0.25}"
@@ -190,7 +190,8 @@ def step(metrics: Path) -> int:
 
 def news(said: str) -> str:
     """Return the line that says why a machine ended."""
-    lines = [line for line in said.splitlines() if re.search(r"error: |Error: |stacks follow", line)]
+    # Whichever of exchange and watchdog gives up first names the lost rank, the watchdog on a line of its own.
+    lines = [line for line in said.splitlines() if re.search(r"error: |Error: |no sign of life", line)]
     return lines[0] if lines else "no word"
 
 

@@ -44,3 +44,11 @@ def test_one_process_needs_no_group():
     assert distributed.mean_over_ranks(torch.tensor([2.0])).item() == 2.0
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     distributed.barrier()
+
+
+def test_what_gloo_says_of_a_lost_rank_is_a_failed_exchange_and_other_errors_are_not():
+    said = ["[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.2]:1"]
+    for words in (*said, "Application timeout caused pair closure"):
+        assert distributed.is_failed_exchange(RuntimeError(words))
+    assert not distributed.is_failed_exchange(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not distributed.is_failed_exchange(ValueError("gloo/"))

@@ -20,7 +20,7 @@ help:
 	@echo "make test         set up and run the checks and the tests"
 	@echo "make test-slow    the tests that take minutes"
 
-quickstart: $(RUN)/zeroshot.json
+quickstart: $(RUN)/zeroshot/results.json
 	@$(BIN)/python benchmarks/quickstart.py --summary $(RUN)
 
 test: .venv/.dev check
@@ -42,8 +42,8 @@ data/glyphs/manifest.json: | .venv/.base
 $(RUN)/finished.json: | data/glyphs/manifest.json
 	$(call timed,training (at most five minutes on two cores); metrics in $(RUN)/metrics.jsonl,$(TRAIN))
 
-$(RUN)/zeroshot.json: $(RUN)/finished.json
-	$(call timed,evaluation of the checkpoint on what it never saw,$(BIN)/python eval_zeroshot.py --model $(RUN) --output $@)
+$(RUN)/zeroshot/results.json: $(RUN)/finished.json
+	$(call timed,evaluation of the checkpoint on what it never saw,$(BIN)/python eval_zeroshot.py --model $(RUN) --output $(@D))
 
 .venv/.base: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'

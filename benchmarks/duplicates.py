@@ -167,7 +167,7 @@ def train(job: Job, folder: Path, options: argparse.Namespace) -> Outcome:
 
 def read(run: Path) -> Outcome:
     """Return a finished run's outcome."""
-    (result,) = json.loads((run / "evaluation.json").read_text())
+    result = next(one for one in json.loads((run / "evaluation.json").read_text()) if one["task"] == "retrieval")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rates = [row["contrastive/duplicates"] for row in rows if "contrastive/duplicates" in row]
     recalls = {name: result["metrics"][metric] for name, metric in FIGURES.items()}

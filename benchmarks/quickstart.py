@@ -35,12 +35,14 @@ ALSO = {
     "chars_r5_lookalikes": ("characters", "image_to_text_recall@5_lookalikes"),
 }
 MAX_TRAIN_SECONDS = 300.0
+TASKS = ("zeroshot", "retrieval")
 
 
 def read(run: Path) -> dict[str, Any]:
     """Return a finished run's figures, chance levels, number of names and training seconds."""
     finished = json.loads((run / "finished.json").read_text())
-    results = {result["dataset"]: result for result in json.loads((run / "evaluation.json").read_text())}
+    tasks = [result for result in json.loads((run / "evaluation.json").read_text()) if result["task"] in TASKS]
+    results = {result["dataset"]: result for result in tasks}
     wanted = {name: (dataset, metric) for name, (dataset, metric, _) in FIGURES.items()} | ALSO
     return {
         "figures": {name: results[dataset]["metrics"][metric] for name, (dataset, metric) in wanted.items()},

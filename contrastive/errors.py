@@ -4,8 +4,9 @@ from typing import Self
 
 
 class UserError(Exception):
-    """What the user gave cannot be used. The command line prints the message alone and exits with status 2."""
+    """What the user gave cannot be used. The command line prints the message alone and exits with `status`."""
 
+    status: int = 2
     is_everywhere: bool = False  # every rank raises it, so that one has to say it
 
     def everywhere(self) -> Self:
@@ -24,6 +25,12 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """A model, tokenizer or checkpoint is missing, damaged or of another kind."""
+
+
+class MeaninglessError(ModelError):
+    """Embeddings are not finite, zero or all the same: no figure made of them means anything. Exit status 4."""
+
+    status = 4
 
 
 class RunError(UserError):

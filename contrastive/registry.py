@@ -34,7 +34,25 @@ LOSSES = {
     "infonce": "contrastive.losses.infonce:InfoNCE",
     "sigmoid": "contrastive.losses.sigmoid:Sigmoid",
 }
+EVAL_FORMATS = {
+    "clip_benchmark": "contrastive.eval.formats.clip_benchmark:ClipBenchmark",
+    "coco": "contrastive.eval.formats.coco:Coco",
+    "hugging_face": "contrastive.eval.formats.hugging_face:HuggingFace",
+    "image_folder": "contrastive.eval.formats.image_folder:ImageFolder",
+    "karpathy": "contrastive.eval.formats.karpathy:Karpathy",
+    "shards": "contrastive.eval.formats.shards:Shards",
+    "sugar_crepe": "contrastive.eval.formats.sugar_crepe:SugarCrepe",
+    "table": "contrastive.eval.formats.table:Table",
+    "winoground": "contrastive.eval.formats.winoground:Winoground",
+}
 EVALUATORS = {
+    "calibration": "contrastive.eval.calibration:Calibration",
+    "choice": "contrastive.eval.choice:Choosing",
+    "few_shot": "contrastive.eval.few_shot:FewShot",
+    "geometry": "contrastive.eval.geometry:Geometry",
+    "knn": "contrastive.eval.knn:NearestNeighbours",
+    "linear_probe": "contrastive.eval.linear_probe:LinearProbe",
+    "multilabel": "contrastive.eval.multilabel:MultiLabel",
     "retrieval": "contrastive.eval.retrieval:Retrieval",
     "zeroshot": "contrastive.eval.zeroshot:ZeroShot",
 }
@@ -44,6 +62,7 @@ TABLES: dict[str, dict[str, str]] = {
     "data.augment": AUGMENTATIONS,
     "losses.*": LOSSES,
     "eval tasks": EVALUATORS,
+    "eval format": EVAL_FORMATS,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from contrastive import cli
 from tests import toys
-from tests.eval.toys import write_classes, write_folder
+from tests.eval.toys import png, write_classes, write_folder
 from tests.toys import records
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +94,52 @@ def test_an_evaluation_dataset_is_one_yaml(shards: Path, tmp_path: Path, outside
     (outside / "pets.yaml").write_text(f"name: pets\nroot: {tmp_path / 'pets'}\n")
     assert len(list(outside.iterdir())) == claimed_files("an evaluation dataset")
     pretrain(tmp_path, shards, f"eval.datasets=[{outside / 'pets.yaml'}]")
-    (row,) = records(tmp_path / "run", "eval")
+    row = records(tmp_path / "run", "eval")[0]
     assert (row["dataset"], row["n"]) == ("pets", 6)
     assert "top1" in row["metrics"]
+
+
+TASK = '''
+from contrastive.eval.result import Result
+
+class First:
+    """The mean of the first feature, or more."""
+
+    def __init__(self, least: float = 0.0) -> None:
+        self.least = least
+
+    def __call__(self, embeddings) -> Result:
+        return Result({"first_feature": max(self.least, float(embeddings.image_features[:, 0].mean()))}, {})
+'''
+LAYOUT = '''
+from contrastive.eval.samples import Caption, Content, Sample, file_image
+
+class Flat:
+    """Images whose caption is their name."""
+
+    def read(self, root, split, kinds) -> Content:
+        paths = sorted((root / split).glob("*.png"))
+        samples = [Sample(file_image(root, f"{split}/{p.name}"), captions=(Caption(p.stem),)) for p in paths]
+        return Content(samples, ("retrieval",))
+'''
+
+
+def test_an_evaluation_task_is_one_file(shards: Path, tmp_path: Path, outside: Path, classes: Path):
+    (outside / "my_task.py").write_text(TASK)
+    assert len(list(outside.iterdir())) == claimed_files("an evaluation task")
+    classes.write_text(classes.read_text() + "tasks: [{name: 'my_task:First', least: 2}]\n")
+    pretrain(tmp_path, shards, f"eval.datasets=[{classes}]")
+    (row,) = records(tmp_path / "run", "eval")
+    assert row["metrics"] == {"first_feature": 2.0}
+
+
+def test_a_layout_of_evaluation_data_is_one_file(shards: Path, tmp_path: Path, outside: Path):
+    (outside / "my_layout.py").write_text(LAYOUT)
+    assert len(list(outside.iterdir())) == claimed_files("a layout of evaluation data")
+    (tmp_path / "pets" / "test").mkdir(parents=True)
+    for index, name in enumerate(("cat", "dog", "cow")):
+        (tmp_path / "pets" / "test" / f"{name}.png").write_bytes(png(index))
+    (tmp_path / "pets.yaml").write_text(f"name: pets\nroot: {tmp_path / 'pets'}\nformat: 'my_layout:Flat'\n")
+    pretrain(tmp_path, shards, f"eval.datasets=[{tmp_path / 'pets.yaml'}]")
+    row = records(tmp_path / "run", "eval")[0]
+    assert (row["task"], row["n"]) == ("retrieval", 3)

@@ -25,7 +25,9 @@ def test_three_epochs_of_the_built_in_run_learn_what_it_never_saw(tmp_path: Path
     subprocess.run([sys.executable, ROOT / "data_recipes" / "glyphs.py", "--out", "data/glyphs"], check=True)
     short = ["train.total_samples=60000", "optim.warmup_samples=6000", "run.directory=run"]
     assert cli.pretrain(["configs/glyphs.yaml", *short]) == 0
-    found = {row["dataset"]: row for row in records(tmp_path / "run", "eval")}
+    found = {
+        row["dataset"]: row for row in records(tmp_path / "run", "eval") if row["task"] in ("zeroshot", "retrieval")
+    }
     for dataset, (metric, goal) in GOALS.items():
         assert found[dataset]["metrics"][metric] >= goal, dataset
         assert found[dataset]["chance"][metric] < goal / 2

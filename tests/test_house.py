@@ -9,7 +9,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from contrastive import config
-from contrastive.eval.datasets import DatasetSpec
+from contrastive.eval.spec import DatasetSpec
 from contrastive.models import build
 from contrastive.train import task
 

@@ -1,6 +1,5 @@
 """Command lines: argv in, exit status out. A user's mistake is one line and status 2."""
 
-import argparse
 import logging
 import sys
 import time
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from contrastive import config, distributed, registry
 from contrastive.cli import data as data_commands
+from contrastive.cli import evaluation
 from contrastive.errors import Preempted, UserError
 
 log = logging.getLogger("contrastive")
@@ -27,7 +27,7 @@ configs/glyphs.yaml is taken. RUN/config.yaml of an earlier run is a valid file.
 COMMANDS = """usage: contrastive COMMAND …
 
   pretrain   train an image-text model: the same as pretrain.py
-  eval       evaluate a run or checkpoint: the same as eval_zeroshot.py
+  eval       evaluate a run, a checkpoint or another's model: the same as eval_zeroshot.py
   data       index, verify, stats, shuffle-report, bench: what is known about shards
 
 contrastive COMMAND --help says more.
@@ -76,38 +76,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run `eval_zeroshot.py`; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="eval_zeroshot.py",
-        description="Evaluate a run or checkpoint: zero-shot classification and retrieval.",
-        epilog="example: python eval_zeroshot.py --model runs/glyphs --data configs/eval/digits.yaml",
-    )
-    parser.add_argument(
-        "--model", required=True, help="a run (its newest checkpoint), RUN/checkpoints/best, or a checkpoint"
-    )
-    parser.add_argument("--weights", choices=("trained", "ema"), default="trained", help="or their moving average")
-    parser.add_argument("--data", nargs="+", default=[], metavar="YAML", help="datasets; default: those of the run")
-    parser.add_argument("--batch-size", type=int, default=256, help="samples per process (default 256)")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes per process (default 0)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the towers")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the best there is)")
-    parser.add_argument("--output", metavar="JSON", help="write all results and details here")
-    options = parser.parse_args(arguments)
-
-    def run() -> None:
-        from contrastive.runs.evaluate import evaluate
-
-        evaluate(
-            options.model,
-            options.data,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            precision=options.precision,
-            device=options.device,
-            output=options.output,
-            weights=options.weights,
-        )
-
-    return _guard(run)
+    return _guard(lambda: evaluation.run(sys.argv[1:] if arguments is None else arguments))
 
 
 def _guard(run: Callable[[], int | None]) -> int:
@@ -119,14 +88,14 @@ def _guard(run: Callable[[], int | None]) -> int:
         return 128 + asked.signal  # as a shell reports it: what follows with && does not begin
     except UserError as error:
         if error.is_everywhere and distributed.rank() != 0:
-            return 2  # rank 0 says it
+            return error.status  # rank 0 says it
         if distributed.rank() != 0 and not distributed.is_initialized():
             # Every process meets the same mistake at the door: the first one says it and the launcher ends the others.
             # A process that is still here after that had a mistake of its own.
             time.sleep(PATIENCE_SECONDS)
         where = f"[rank {distributed.rank()}] " if distributed.world_size() > 1 else ""
         sys.stderr.write(f"{where}error: {' '.join(str(error).split())}\n")
-        return 2
+        return error.status
     except KeyboardInterrupt:
         return 130
 

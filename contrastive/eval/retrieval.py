@@ -1,155 +1,137 @@
 """Retrieval both ways, with any number of captions an image and of images a caption, by id."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from contrastive.errors import ConfigError
+from contrastive.eval.answers import Direction, gallery, near_misses, rows
+from contrastive.eval.cosines import cosines, histogram
 from contrastive.eval.datasets import EvalDataset
 from contrastive.eval.embed import Embeddings
-from contrastive.eval.gallery import top_answers
-from contrastive.eval.ranking import MAX_SCORES, Ranks, chance_recall, rank
+from contrastive.eval.rank_metrics import Figures, add_ranks, add_recall, rank_curve
+from contrastive.eval.ranking import MAX_SCORES, Ranking, Ranks, rank, search
 from contrastive.eval.result import Result
 
-
-@dataclass(frozen=True)
-class _Direction:
-    """One way of asking: queries [Q, E], documents [M, E], and each query's right documents, strict and tolerant."""
-
-    name: str
-    queries: Tensor
-    documents: Tensor
-    positives: list[list[int]]
-    tolerant: list[list[int]] | None
+USUAL_K = (1, 5, 10)  # whose six recalls `mean_recall` is the mean of
 
 
 class Retrieval:
-    """Recall@k image to text (mean over images) and text to image (mean over distinct captions), any of the positives.
+    """Recall@k and ranks, image to text (over images) and text to image (over captions), any of the positives.
 
-    A candidate that is nobody's caption is an answer, not a query. With lookalikes, keys ending in `_lookalikes` count
+    A document that is nobody's caption is an answer, not a query. With lookalikes, keys ending in `_lookalikes` count
     a text that looks like a right one as right too, in both directions. Ties by expectation; k beyond the pool gives 1.
+    `mean_recall` is the mean of recall@1, 5 and 10 both ways, where these are asked for.
     """
 
     def __init__(self, max_scores: int = MAX_SCORES) -> None:
         self.max_scores = max_scores
 
     def __call__(self, embeddings: Embeddings) -> Result:
-        """Return the metrics, and in details counts and gallery."""
+        """Return the metrics, and in details counts, gallery, near misses, rank curves and cosines.
+
+        Raises:
+            ConfigError: the dataset has no captions.
+        """
         dataset = embeddings.dataset
         if not dataset.captions:
             raise ConfigError(f"dataset {dataset.spec.name}: task retrieval needs captions, and its samples have none")
-        metrics: dict[str, float] = {}
-        chance: dict[str, float] = {}
-        counts: dict[str, float] = {
-            "images": len(dataset),
-            "texts": len(dataset.candidates),
-            "captions_per_image": sum(map(len, dataset.captions)) / len(dataset),
-        }
-        shown: list[dict[str, Any]] = []
-        queried = _query_texts(dataset)
-        for way in _directions(embeddings, queried):
-            ranks = self._rank(way, way.positives)
-            _recalls(way, way.positives, ranks, dataset.spec.recall_k, "", metrics, chance)
+        figures, recall_k = Figures(), dataset.spec.recall_k
+        ways = directions(embeddings)
+        found = {way: search(way.queries, way.documents, way.positives, self.max_scores) for way in ways}
+        for way, answers in found.items():
+            size = len(way.documents)
+            add_recall(figures, way.name, answers.ranks, way.positives, size, way.cluster, recall_k)
             if way.tolerant is not None:
-                _recalls(
-                    way,
-                    way.tolerant,
-                    self._rank(way, way.tolerant),
-                    dataset.spec.recall_k,
-                    "_lookalikes",
-                    metrics,
-                    chance,
-                )
-            counts[f"{way.name}_queries"] = len(way.queries)
-            counts[f"{way.name}_tie_rate"] = ranks.tie_rate
-            for entry in top_answers(way.queries, way.documents, way.positives, ranks, way.name):
-                by_image = way.name == "image_to_text"
-                shown.append(_image_query(entry, dataset) if by_image else _text_query(entry, dataset, queried))
-        return Result(metrics, chance, {"counts": counts, "gallery": shown})
+                ranks = self._tolerant(way, answers.ranks)
+                add_recall(figures, way.name, ranks, way.tolerant, size, way.cluster, recall_k, "_lookalikes")
+        if set(USUAL_K) <= set(recall_k):
+            figures.add_average("mean_recall", [f"{way.name}_recall@{k}" for way in found for k in USUAL_K])
+        for way, answers in found.items():
+            add_ranks(figures, way.name, answers, way.positives, len(way.documents), way.cluster)
+        return Result(
+            figures.metrics,
+            figures.chance,
+            {"counts": _counts(dataset, found), **_shown(embeddings, found)},
+            figures.estimates,
+            len(dataset),
+            {way.name: rows(way, answers, dataset, recall_k) for way, answers in found.items()},
+        )
 
-    def _rank(self, way: _Direction, positives: Sequence[Sequence[int]]) -> Ranks:
-        return rank(way.queries, way.documents, positives, self.max_scores)
+    def _tolerant(self, way: Direction, ranks: Ranks) -> Ranks:
+        """Return the ranks by the tolerant positives; only queries that have more of them are ranked again."""
+        assert way.tolerant is not None
+        changed = [query for query, group in enumerate(way.tolerant) if len(group) > len(way.positives[query])]
+        if not changed:
+            return ranks
+        positives = [way.tolerant[query] for query in changed]
+        again = rank(way.queries[changed], way.documents, positives, self.max_scores)
+        return ranks.replaced(torch.tensor(changed), again)
 
 
-def _query_texts(dataset: EvalDataset) -> list[int]:
-    """Return the ids of the candidates that are somebody's caption."""
-    used = {text for group in dataset.captions for text in group}
-    return [text for text in dataset.candidates if text in used]
-
-
-def _directions(embeddings: Embeddings, queried: list[int]) -> list[_Direction]:
+def directions(embeddings: Embeddings) -> list[Direction]:
+    """Return both ways of asking. Queries of text to image are the documents that are a caption of some image."""
     dataset = embeddings.dataset
-    texts = [list(group) for group in dataset.captions]
-    alike = [sorted(_with_lookalikes(group, dataset.lookalikes)) for group in texts] if dataset.lookalikes else None
-    position = {text: place for place, text in enumerate(dataset.candidates)}
-    to_texts = [
-        None if groups is None else [[position[text] for text in group] for group in groups]
-        for groups in (texts, alike)
-    ]
-    to_images = [None if groups is None else _images_of(queried, groups) for groups in (texts, alike)]
-    pool = embeddings.text_features[list(dataset.candidates)]
-    images, queries = embeddings.image_features, embeddings.text_features[queried]
+    captions = [list(group) for group in dataset.captions]
+    alike = [sorted(_with_lookalikes(group, dataset.lookalikes)) for group in captions] if dataset.lookalikes else None
+    queried = sorted({document for group in captions for document in group})
+    to_images = _images_of(queried, captions)
+    pool = _rows(embeddings.text_features, dataset.documents)
+    images = embeddings.image_features
     return [
-        _Direction("image_to_text", images, pool, *to_texts),  # type: ignore[arg-type]
-        _Direction("text_to_image", queries, images, *to_images),  # type: ignore[arg-type]
+        Direction("image_to_text", images, pool, captions, alike, range(len(captions)), torch.arange(len(captions))),
+        Direction(
+            "text_to_image",
+            _rows(pool, queried),
+            images,
+            to_images,
+            None if alike is None else _images_of(queried, alike),
+            queried,
+            torch.tensor([group[0] for group in to_images]),
+        ),
     ]
 
 
-def _with_lookalikes(texts: Sequence[int], lookalikes: Mapping[int, frozenset[int]]) -> set[int]:
-    return set(texts).union(*(lookalikes.get(text, frozenset()) for text in texts))
+def _rows(features: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return the features of ids; without a copy, 50 MB at COCO's size, where that is all of them in order."""
+    return features if len(ids) == len(features) and list(ids) == list(range(len(ids))) else features[list(ids)]
 
 
-def _images_of(queried: Sequence[int], texts_of_images: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return for each queried text the images that have it."""
-    images: dict[int, list[int]] = {text: [] for text in queried}
-    for image, group in enumerate(texts_of_images):
-        for text in group:
-            if text in images:
-                images[text].append(image)
+def _with_lookalikes(documents: Sequence[int], lookalikes: Mapping[int, frozenset[int]]) -> set[int]:
+    return set(documents).union(*(lookalikes.get(document, frozenset()) for document in documents))
+
+
+def _images_of(queried: Sequence[int], documents_of_images: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return for each queried document the images that have it, rising."""
+    images: dict[int, list[int]] = {document: [] for document in queried}
+    for image, group in enumerate(documents_of_images):
+        for document in group:
+            if document in images:
+                images[document].append(image)
     return list(images.values())
 
 
-def _recalls(
-    way: _Direction,
-    positives: Sequence[Sequence[int]],
-    ranks: Ranks,
-    recall_k: Sequence[int],
-    ending: str,
-    metrics: dict[str, float],
-    chance: dict[str, float],
-) -> None:
-    """Write recall@k and its chance level of one direction into the two tables."""
-    for k in recall_k:
-        key = f"{way.name}_recall@{k}{ending}"
-        metrics[key] = float(ranks.hits(k).mean())
-        chance[key] = chance_recall(positives, len(way.documents), k)
+def _counts(dataset: EvalDataset, found: Mapping[Direction, Ranking]) -> dict[str, float]:
+    counts: dict[str, float] = {
+        "images": len(dataset),
+        "texts": len(dataset.documents),
+        "captions_per_image": sum(map(len, dataset.captions)) / len(dataset),
+    }
+    for way, answers in found.items():
+        counts[f"{way.name}_queries"] = len(way.queries)
+        counts[f"{way.name}_tie_rate"] = answers.ranks.tie_rate
+    return counts
 
 
-def _image_query(entry: dict[str, Any], dataset: EvalDataset) -> dict[str, Any]:
-    """Return the gallery entry of an image; `lookalike` marks a wrong text that only looks like the right one."""
-    captions = dataset.captions[entry["query"]]
-    alike = _with_lookalikes(captions, dataset.lookalikes)
-    answers = []
-    for answer in entry["answers"]:
-        text = dataset.candidates[answer["id"]]
-        lookalike = not answer["correct"] and text in alike
-        answers.append({**answer, "text": dataset.texts[text], "lookalike": lookalike})
-    truth = " / ".join(dataset.texts[text] for text in captions)
-    key = dataset.images[entry["query"]].name
-    return {**entry, "image_id": entry["query"], "key": key, "truth": truth, "answers": answers}
-
-
-def _text_query(entry: dict[str, Any], dataset: EvalDataset, queried: Sequence[int]) -> dict[str, Any]:
-    """Return the gallery entry of a text, whose answers are images with their own captions."""
-    query = queried[entry["query"]]
-    alike = _with_lookalikes([query], dataset.lookalikes)
-    answers = []
-    for answer in entry["answers"]:
-        image = answer["id"]
-        captions = dataset.captions[image]
-        named = {"image_id": image, "key": dataset.images[image].name}
-        named["text"] = " / ".join(dataset.texts[text] for text in captions)
-        answers.append({**answer, **named, "lookalike": not answer["correct"] and not alike.isdisjoint(captions)})
-    return {**entry, "text": dataset.texts[query], "answers": answers}
+def _shown(embeddings: Embeddings, found: Mapping[Direction, Ranking]) -> dict[str, Any]:
+    dataset = embeddings.dataset
+    pairs: Tensor = torch.tensor([(i, d) for i, group in enumerate(dataset.captions) for d in group])
+    forth = next(iter(found))
+    return {
+        "ranks": {way.name: rank_curve(answers.ranks, len(way.documents)) for way, answers in found.items()},
+        "similarity": histogram(cosines(forth.queries, forth.documents, pairs)),
+        "near_misses": [entry for way, answers in found.items() for entry in near_misses(way, answers, dataset)],
+        "gallery": [entry for way, answers in found.items() for entry in gallery(way, answers, dataset)],
+    }

@@ -1,23 +1,19 @@
 """Evaluate one model on datasets, an embedding pass each that all tasks read; for the training loop and the command."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Table
-
-from contrastive import registry
-from contrastive.errors import ConfigError
+from contrastive import distributed, registry
+from contrastive.errors import ConfigError, DataError
+from contrastive.eval.bootstrap import Sampling, compare, intervals
 from contrastive.eval.datasets import EvalDataset
-from contrastive.eval.embed import ContrastiveModel, Embeddings, Precision, Progress, Tokenizer, Transform, embed
+from contrastive.eval.embed import ContrastiveModel, Embeddings, Pass, Tokenizer, Transform, embed
 from contrastive.eval.gallery import with_pictures
 from contrastive.eval.result import EvalResult, Result
 
+PICTURED = ("gallery", "near_misses")  # entries of details that name images
 Task = Callable[[Embeddings], Result]
 
 
@@ -26,16 +22,25 @@ def evaluate(
     transform: Transform,
     tokenizer: Tokenizer,
     datasets: Sequence[EvalDataset],
-    *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
-    workers: int = 0,
-    precision: Precision = "fp32",
-    progress: Progress | None = None,
+    how: Pass = Pass(),
+    sampling: Sampling | None = None,
 ) -> list[EvalResult]:
     """Return one result for each task of each dataset; every process must call it, and every process gets all of it.
 
-    See `embed.embed` for the arguments and for what else is refused.
+    `sampling` None: no intervals. See `embed.embed` for the arguments and for what else is refused.
+
+    Raises:
+        ConfigError: two datasets of one name, or an unknown task.
+    """
+    check(datasets)
+    results = []
+    for dataset in datasets:
+        results += score(embed(model, transform, tokenizer, dataset, how), sampling)
+    return results
+
+
+def check(datasets: Sequence[EvalDataset]) -> None:
+    """Refuse datasets that cannot be evaluated together, before anything is embedded.
 
     Raises:
         ConfigError: two datasets of one name, or an unknown task.
@@ -44,92 +49,93 @@ def evaluate(
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{names.count(name)} datasets are named {name!r}; give each its own name")
-    tasks = [[(name, _build(name, dataset)) for name in dataset.tasks] for dataset in datasets]
-    results = []
-    for dataset, named_tasks in zip(datasets, tasks, strict=True):
-        embeddings = embed(
-            model,
-            transform,
-            tokenizer,
-            dataset,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            precision=precision,
-            progress=progress,
-        )
-        for name, task in named_tasks:
-            start = time.perf_counter()
-            result: Result = task(embeddings)
-            timing = {"embed_seconds": embeddings.seconds, "score_seconds": time.perf_counter() - start}
-            results.append(
-                EvalResult(
-                    dataset=dataset.spec.name,
-                    task=name,
-                    n=len(dataset),
-                    metrics=result.metrics,
-                    chance=result.chance,
-                    timing=timing,
-                    warnings=embeddings.warnings,
-                    details=result.details,
-                )
-            )
-    return results
+    for dataset in datasets:
+        tasks_of(dataset)
 
 
-def _build(name: str, dataset: EvalDataset) -> Task:
-    task: Task = registry.build(registry.EVALUATORS, {"name": name}, f"dataset {dataset.spec.name}: tasks")
-    return task
+def tasks_of(dataset: EvalDataset) -> dict[str, Task]:
+    """Return the dataset's tasks, by name and in their order.
+
+    Raises:
+        ConfigError: unknown task or option, or one that stands twice.
+    """
+    tasks: dict[str, Task] = {}
+    for spec in dataset.tasks:
+        key = f"dataset {dataset.spec.name}: tasks"
+        task = registry.build(registry.EVALUATORS, spec, key)
+        if spec["name"] in tasks:
+            raise ConfigError(f"{key}: {spec['name']} stands twice")
+        tasks[spec["name"]] = task
+    return tasks
+
+
+def score(
+    embeddings: Embeddings, sampling: Sampling | None = None, baseline: Embeddings | None = None
+) -> list[EvalResult]:
+    """Return one result for each task of the embeddings' dataset, the tasks shared by the processes.
+
+    Every process must call it, and gets all results. A task that fails on one process is raised on all. `baseline` are
+    another model's embeddings of the same dataset, to be compared with.
+
+    Raises:
+        DataError: the two models could not read the same images.
+    """
+    if baseline is not None and baseline.dataset.images != embeddings.dataset.images:
+        raise DataError(f"dataset {embeddings.dataset.spec.name}: the two models have not read the same images")
+    tasks = tasks_of(embeddings.dataset)
+    done = distributed.shared([partial(_scored, *named, embeddings, sampling, baseline) for named in tasks.items()])
+    return [result for result in done if result is not None]
+
+
+def _scored(
+    name: str, task: Task, embeddings: Embeddings, sampling: Sampling | None, baseline: Embeddings | None
+) -> EvalResult | None:
+    """Return the task's result; None of one that nobody asked for and that does not suit the model or the data."""
+    start = time.perf_counter()
+    try:
+        result = task(embeddings)
+    except ConfigError:
+        if embeddings.dataset.are_default:
+            return None
+        raise
+    found = intervals(result.estimates, result.clusters, sampling) if sampling and result.estimates else {}
+    comparison = {}
+    if baseline is not None:
+        other = task(baseline)
+        drawn = compare(result.estimates, other.estimates, result.clusters, sampling or Sampling())
+        comparison = {
+            metric: {"delta": one.delta, "ci95": [one.low, one.high], "p": one.p, "baseline": other.metrics[metric]}
+            for metric, one in drawn.items()
+        }
+    return EvalResult(
+        dataset=embeddings.dataset.spec.name,
+        task=name,
+        n=len(embeddings.dataset),
+        metrics=result.metrics,
+        chance=result.chance,
+        timing={"embed_seconds": embeddings.seconds, "score_seconds": time.perf_counter() - start},
+        warnings=embeddings.warnings + result.warnings,
+        details=result.details,
+        intervals=found,
+        unreadable=embeddings.unreadable,
+        comparison=comparison,
+        rows=result.rows,
+    )
+
+
+def failed(dataset: EvalDataset, error: Exception) -> list[EvalResult]:
+    """Return results without figures, one for each task of a dataset that could not be evaluated."""
+    name, timing = dataset.spec.name, {"embed_seconds": 0.0, "score_seconds": 0.0}
+    return [EvalResult(name, task["name"], len(dataset), {}, {}, timing, error=str(error)) for task in dataset.tasks]
 
 
 def illustrated(results: Sequence[EvalResult], datasets: Sequence[EvalDataset]) -> list[EvalResult]:
     """Return the results with the pictures of their galleries inside, as a report needs them; for one process."""
     by_name = {dataset.spec.name: dataset for dataset in datasets}
-    return [
-        replace(result, details={**result.details, "gallery": with_pictures(gallery, by_name[result.dataset])})
-        if (gallery := result.details.get("gallery"))
-        else result
-        for result in results
-    ]
+    return [_illustrated(result, by_name[result.dataset]) for result in results]
 
 
-def table(results: Sequence[EvalResult], title: str = "Evaluation") -> Table:
-    """Return a rich table: a row a metric, with its chance level and the number of images and of answers."""
-    grid = Table(title=title)
-    for heading in ("dataset", "task", "metric"):
-        grid.add_column(heading, overflow="fold")  # a cut name would be another metric's
-    for heading in ("value", "chance", "images", "answers"):
-        grid.add_column(heading, justify="right")
-    for result in results:
-        counts = result.details.get("counts", {})
-        for position, (metric, value) in enumerate(result.metrics.items()):
-            names = (result.dataset, result.task) if position == 0 else ("", "")
-            chance = result.chance.get(metric)
-            answers = counts.get("classes", counts.get("texts")) if not metric.startswith("text_to_image") else result.n
-            grid.add_row(
-                *names,
-                metric,
-                f"{value:.4f}",
-                "" if chance is None else f"{chance:.4f}",
-                f"{result.n:,}",
-                "" if answers is None else f"{answers:,}",
-                end_section=position == len(result.metrics) - 1,
-            )
-    notes = [f"warning: {warning}" for warning in dict.fromkeys(w for result in results for w in result.warnings)]
-    grid.caption = "\n".join(notes) or None
-    return grid
-
-
-@contextmanager
-def progress_lines(console: Console) -> Iterator[Progress]:
-    """Show a rich progress line for what `evaluate` is doing; pass the yielded function to it as `progress`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=console, transient=True) as bars:
-        shown: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in shown:
-                shown[what] = bars.add_task(what, total=total)
-            bars.update(shown[what], completed=done)
-
-        yield report
+def _illustrated(result: EvalResult, dataset: EvalDataset) -> EvalResult:
+    dataset = dataset.without(dataset.places_of(result.unreadable)) if result.unreadable else dataset
+    pictured = {key: with_pictures(result.details[key], dataset) for key in PICTURED if result.details.get(key)}
+    return replace(result, details={**result.details, **pictured})

@@ -107,7 +107,9 @@ def _open_clip_by_name(config: ModelConfig) -> Built:
             )
         described = _described(schema, identifier)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model.name: {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"model.name: {name!r} cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
     if mismatch := [w for w in caught if "QuickGELU mismatch" in str(w.message)]:
         raise ModelError(f"model.name: {mismatch[0].message} Take the {identifier}-quickgelu model, or another tag.")
     tokenizer = _open_clip_tokenizer(described["text_cfg"], identifier if schema else None)
@@ -147,7 +149,9 @@ def _create(config: ModelConfig) -> Any:
     try:
         return (open_clip.CoCa if "multimodal_cfg" in cfg else kind)(**{**cfg, **_logits(config)})
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
-        raise ConfigError(f"model.model_cfg: open_clip refused it: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"model.model_cfg: open_clip refused it: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
 
 
 def _logits(config: ModelConfig) -> dict[str, Any]:

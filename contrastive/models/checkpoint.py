@@ -20,6 +20,7 @@ from contrastive.modalities.image import Preprocess
 from contrastive.modalities.text import Tokenizer, TokenizerSpec
 from contrastive.models.build import Built, build
 from contrastive.models.contrastive_model import ContrastiveModel
+from contrastive.models.identity import identity, saved
 from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS
 from contrastive.registry import find as find_part
 from contrastive.settings import ModelConfig
@@ -31,12 +32,16 @@ Weights = Literal["trained", "ema"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to embed: `transform` takes a PIL image, `tokenizer` a list of texts."""
+    """A model ready to embed: `transform` takes a PIL image, `tokenizer` a list of texts.
+
+    `identity` is a digest of all that decides an embedding: weights, architecture, pixels and token ids.
+    """
 
     model: ContrastiveModel
     transform: Callable[[Image.Image], Tensor]
-    tokenizer: Tokenizer
+    tokenizer: Callable[[list[str]], Tensor]
     info: dict[str, Any]
+    identity: str
 
 
 def save(directory: Path, built: Built, info: dict[str, Any]) -> Path:
@@ -106,8 +111,22 @@ def load(path: str | Path, device: torch.device | str = "cpu", weights: Weights 
     """
     folder = find(path)
     built, info = restore(folder, weights)
+    return ready(built, {**info, "path": str(folder), "weights": weights}, device)
+
+
+def ready(built: Built, info: dict[str, Any], device: torch.device | str) -> Loaded:
+    """Return a model that was built on the CPU on its device, in evaluation mode, with `info` and its preprocessing."""
+    preprocess, spec = built.preprocess.to_dict(), built.tokenizer.spec
+    config = dataclasses.asdict(dataclasses.replace(built.config, teacher={}, tokenizer={}))  # said below by content
+    description = {
+        "model": config,
+        "preprocess": preprocess,
+        "tokenizer": [saved(built.tokenizer.save), spec.context_length, spec.options],
+    }
+    digest = identity(built.model.state_dict(), description)
     built.model.to(device).eval()
-    return Loaded(built.model, built.preprocess.evaluation_transform(), built.tokenizer, {**info, "path": str(folder)})
+    transform = built.preprocess.evaluation_transform()
+    return Loaded(built.model, transform, built.tokenizer, {**info, "preprocess": preprocess}, digest)
 
 
 def restore(folder: Path, weights: Weights = "trained") -> tuple[Built, dict[str, Any]]:
@@ -129,7 +148,7 @@ def restore(folder: Path, weights: Weights = "trained") -> tuple[Built, dict[str
         fresh = build(_offline(config, tokenizer))
         fresh.model.load_state_dict(load_file(str(file)), strict=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{folder}: cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}") from error
     stored = Preprocess(**preprocess)
     return Built(fresh.model, stored, Tokenizer(TokenizerSpec(**tokenizer)), config), description["info"]
 

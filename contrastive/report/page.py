@@ -1,23 +1,18 @@
-"""Composes report.html: cards, curves, retrievals, configuration and environment of one run, with nothing to load."""
+"""Composes report.html of a run: results, curves, retrievals, configuration and environment, with nothing to load."""
 
-import json
-import math
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from contrastive.errors import RunError
-from contrastive.report.charts import Series, finite, line_chart, number
-from contrastive.report.gallery import confusion, gallery
+from contrastive.report.cards import meanings_section, results_section
+from contrastive.report.charts import Series, finite, is_number, line_chart, number
+from contrastive.report.evaluation import curves_section, evaluation_sections, notes, problems_section
+from contrastive.report.frame import disclosed, page, write_page
 from contrastive.report.markup import Markup, join, tag
 from contrastive.report.records import Row, Run, read_run
 
-# The page needs no script and no network; the policy makes a browser enforce it even if escaping had a hole.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 TRAIN_CURVES = {
     "loss": "loss",
     "logit_scale": "temperature: logit scale (exp)",
@@ -36,39 +31,27 @@ def write_report(run_directory: Path) -> Path:
     """
     if not run_directory.is_dir():
         raise RunError(f"report: {str(run_directory)!r} is not a directory: give a run directory that pretrain.py made")
-    path = run_directory / "report.html"
-    unfinished = path.with_suffix(".html.tmp")
-    try:
-        unfinished.write_text(render(read_run(run_directory)), encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise RunError(f"report: {str(path)!r} cannot be written ({error}): free or unlock the directory") from error
-    return path
+    return write_page(run_directory / "report.html", render(read_run(run_directory)))
 
 
 def render(run: Run) -> str:
     """The page as text."""
-    style = Markup(files("contrastive.report").joinpath("style.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        Markup(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Markup('<meta name="color-scheme" content="light dark">'),
-        tag("title", f"{run.name}: training report"),
-        tag("style", style),
-    )
-    sections = (
+    final = _final_results(run)
+    problems = [*run.problems, *notes(run.results)]
+    evaluations = evaluation_sections(run.results, problems)
+    return page(
+        f"{run.name}: training report",
         _header(run),
-        _problems(run),
-        _cards(run),
+        problems_section(problems),
+        results_section(final),
+        meanings_section(final),
         _facts(run),
         _train_curves(run),
-        _eval_curves(run),
-        _evaluations(run),
-        _config(run),
-        _environment(run),
+        curves_section("Evaluation while training", run.evals),
+        *evaluations,
+        disclosed("Configuration", run.config),
+        disclosed("Environment", run.environment),
     )
-    return "<!doctype html>\n" + tag("html", head, tag("body", tag("main", *sections)), lang="en") + "\n"
 
 
 def _header(run: Run) -> Markup:
@@ -78,50 +61,11 @@ def _header(run: Run) -> Markup:
     )
 
 
-def _problems(run: Run) -> Markup | None:
-    warnings = dict.fromkeys(
-        f"{_result_name(result)}: {text}" for result in run.results for text in result.get("warnings") or []
-    )
-    sentences = [*run.problems, *warnings]
-    if not sentences:
-        return None
-    return tag("section", tag("h2", "Notes"), tag("ul", *(tag("li", text) for text in sentences)), class_="problems")
-
-
 def _final_results(run: Run) -> list[Row]:
     """The final evaluation, or the last one made while training where there is none."""
     if run.results:
         return run.results
     return list({(row.get("dataset"), row.get("task")): row for row in run.evals}.values())
-
-
-def _cards(run: Run) -> Markup | None:
-    groups = [group for result in _final_results(run) for group in [_metric_group(result)] if group is not None]
-    return tag("section", tag("h2", "Results"), *groups) if groups else None
-
-
-def _metric_group(result: Mapping[str, Any]) -> Markup | None:
-    cards = [_metric_card(result, name, value) for name, value in result["metrics"].items() if _is_number(value)]
-    if not cards:
-        return None
-    return join(tag("h3", _result_name(result), _size_note(result)), tag("div", *cards, class_="cards"))
-
-
-def _metric_card(result: Mapping[str, Any], name: str, value: float) -> Markup:
-    chance = (result.get("chance") or {}).get(name)
-    percent = _is_share(name, value)
-    beside, at_chance = "no chance level recorded", 0.0
-    if _is_number(chance):
-        beside, at_chance = f"chance {number(chance, percent)}", chance
-    bar = tag("div", class_="bar", style=f"--value:{value:.4f};--chance:{at_chance:.4f}") if percent else None
-    return tag(
-        "div",
-        tag("span", _spaced(name)),
-        tag("strong", number(value, percent)),
-        bar,
-        tag("small", beside),
-        class_="card",
-    )
 
 
 def _facts(run: Run) -> Markup | None:
@@ -199,89 +143,8 @@ def _lines(rows: Sequence[Row], title: str, names: dict[str, str], *, percent: b
     return line_chart(title, series, percent=percent)
 
 
-def _eval_curves(run: Run) -> Markup | None:
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in run.evals:
-        groups.setdefault((str(row.get("dataset")), str(row.get("task"))), []).append(row)
-    charts = [chart for (dataset, task), rows in groups.items() for chart in _eval_charts(f"{dataset} · {task}", rows)]
-    if not charts:
-        return None
-    note = tag("p", "Against optimizer steps; dashed: chance.", class_="note")
-    return tag("section", tag("h2", "Evaluation while training"), tag("div", *charts, class_="charts"), note)
-
-
-def _eval_charts(title: str, rows: Sequence[Row]) -> list[Markup]:
-    """One chart for the shares of one kind (recall@1, @5, @10); ranks and losses, whose scales differ, one each."""
-    groups: dict[str, dict[str, bool]] = {}
-    for name, value in {name: value for row in rows for name, value in row["metrics"].items()}.items():
-        share = _is_share(name, value)
-        kind = re.sub(r"@\d+", "", name) if "@" in name or not share else ""
-        groups.setdefault(kind, {})[name] = share
-    return [
-        line_chart(
-            f"{title}: {_spaced(kind)}" if kind else title,
-            [_eval_series(rows, name) for name in names],
-            percent=all(names.values()),
-        )
-        for kind, names in groups.items()
-    ]
-
-
-def _eval_series(rows: Sequence[Row], name: str) -> Series:
-    chance = (rows[-1].get("chance") or {}).get(name)
-    points = finite((row["step"], row["metrics"].get(name)) for row in rows)
-    return Series(_spaced(name), points, chance if _is_number(chance) else None)
-
-
-def _evaluations(run: Run) -> Markup | None:
-    parts = [part for result in run.results for part in [_evaluation(result)] if part is not None]
-    return join(*parts) if parts else None
-
-
-def _evaluation(result: Mapping[str, Any]) -> Markup | None:
-    details = result.get("details") or {}
-    shown = [gallery(details.get("gallery") or []), confusion(details.get("confusion") or {})]
-    if not any(part is not None for part in shown):
-        return None
-    return tag("section", tag("h2", _result_name(result), _size_note(result)), *shown)
-
-
-def _config(run: Run) -> Markup | None:
-    if run.config is None:
-        return None
-    return tag("details", tag("summary", "Configuration"), tag("pre", run.config))
-
-
-def _environment(run: Run) -> Markup | None:
-    if not run.environment:
-        return None
-    text = json.dumps(run.environment, indent=2, ensure_ascii=False)
-    return tag("details", tag("summary", "Environment"), tag("pre", text))
-
-
-def _result_name(result: Mapping[str, Any]) -> str:
-    return f"{result.get('dataset', '?')} · {result.get('task', '?')}"
-
-
-def _size_note(result: Mapping[str, Any]) -> Markup | None:
-    size = result.get("n")
-    return tag("small", f" {size:,} samples") if isinstance(size, int) else None
-
-
-def _is_share(name: str, value: object) -> bool:
-    return _is_number(value) and 0 <= value <= 1 and not any(word in name for word in ("rank", "loss"))
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _positive(value: object) -> TypeGuard[float]:
-    return _is_number(value) and value > 0
+    return is_number(value) and value > 0
 
 
 def _counted(value: object) -> str | None:

@@ -17,12 +17,14 @@ from contrastive import distributed
 from contrastive.config import to_dict
 from contrastive.data.pool import Pool
 from contrastive.data.rows import Batch
-from contrastive.errors import Preempted, RunError
+from contrastive.errors import Preempted, RunError, UserError
 from contrastive.eval import suite
+from contrastive.eval.bootstrap import Sampling
 from contrastive.eval.datasets import EvalDataset
+from contrastive.eval.embed import Pass
 from contrastive.eval.result import EvalResult
+from contrastive.files import write_whole
 from contrastive.models.build import Built
-from contrastive.runs.evaluate import write_results
 from contrastive.runs.starting import Start
 from contrastive.settings import Config
 from contrastive.tracking import Tracker
@@ -130,17 +132,27 @@ class RunHooks(Hooks):
         """Evaluate on all ranks and record it; the last one is kept with its pictures, for the report."""
         parts = self.parts
         averaged = parts.ema.applied() if parts.ema and parts.config.eval.weights == "ema" else nullcontext()
-        with averaged, self._whole():
-            results = suite.evaluate(
-                parts.built.model,
-                parts.built.preprocess.evaluation_transform(),
-                parts.built.tokenizer,
-                parts.datasets,
-                device=parts.accelerator.device,
-                batch_size=parts.config.eval.batch_size,
-                workers=parts.config.eval.workers,
-                progress=self._pulse,
-            )
+        try:
+            with averaged, self._whole():
+                results = suite.evaluate(
+                    parts.built.model,
+                    parts.built.preprocess.evaluation_transform(),
+                    parts.built.tokenizer,
+                    parts.datasets,
+                    Pass(
+                        parts.accelerator.device,
+                        parts.config.eval.batch_size,
+                        parts.config.eval.workers,
+                        progress=self._pulse,
+                    ),
+                    Sampling() if step == parts.steps.last else None,
+                )
+        except Exception as error:  # whatever it is, no evaluation is worth a run
+            # A rank that goes on while others wait would hang them all.
+            if isinstance(error, Preempted) or not getattr(error, "is_everywhere", False):
+                raise
+            self._evaluation_failed(step, error)
+            return
         if not results:
             return
         if parts.tracker is not None:
@@ -197,6 +209,13 @@ class RunHooks(Hooks):
         if self.parts.stop.signal is not None or distributed.was_told(STOP):
             raise Preempted(self.parts.stop.signal or signal.SIGTERM)
 
+    def _evaluation_failed(self, step: int, error: Exception) -> None:
+        """Say it and go on: the training has lost nothing, and its checkpoints can be evaluated at any time."""
+        trace = None if isinstance(error, UserError) else error
+        log.warning("step %d: the evaluation failed: %s; the training goes on", step, error, exc_info=trace)
+        if self.parts.tracker is not None:
+            self.parts.tracker.record("evaluation_failed", step, {"error": str(error)})
+
     def _record(self, step: int, results: list[EvalResult], tracker: Tracker) -> None:
         weights = {"weights": "ema"} if self.parts.config.eval.weights == "ema" else {}
         for result in results:
@@ -204,7 +223,8 @@ class RunHooks(Hooks):
             tracker.record("eval", step, row, prefix=f"eval/{result.dataset}")
         log.info("step %d  %s", step, "  ".join(_headline(result) for result in results))
         if step == self.parts.steps.last:
-            write_results(self.parts.directory / RESULTS, suite.illustrated(results, self.parts.datasets))
+            shown = [result.as_dict() for result in suite.illustrated(results, self.parts.datasets)]
+            write_whole(self.parts.directory / RESULTS, json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
 
     def _sample(self, number: int) -> dict[str, Any]:
         found = self.parts.pool.find(number)

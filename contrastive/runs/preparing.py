@@ -10,10 +10,11 @@ from contrastive.data.pool import Pool, open_pool, storage_options
 from contrastive.data.storage import Storage
 from contrastive.data.stream import Reader
 from contrastive.errors import ConfigError, RunError
+from contrastive.eval import suite
 from contrastive.eval.datasets import EvalDataset
 from contrastive.models import build as models
 from contrastive.models import teacher as teachers
-from contrastive.runs.evaluate import open_eval_dataset
+from contrastive.runs.eval_data import open_eval_dataset
 from contrastive.settings import Config
 from contrastive.tracking import CountLine, check_trackers
 from contrastive.train import directory as run_directory
@@ -91,10 +92,11 @@ def _check_crop(share: list[float] | None) -> None:
 def _check_evaluation(config: Config, datasets: Sequence[EvalDataset]) -> None:
     if config.eval.weights == "ema" and config.train.ema_decay is None:
         raise ConfigError("eval.weights: ema needs train.ema_decay, e.g. 0.9999")
+    suite.check(datasets)
     name = config.train.best_metric
     if name is None:
         return
-    tasks = [f"{dataset.spec.name}/{one}" for dataset in datasets for one in dataset.tasks]
+    tasks = [f"{dataset.spec.name}/{one['name']}" for dataset in datasets for one in dataset.tasks]
     if not any(name.startswith(f"{one}/") for one in tasks):
         rule = f"must be DATASET/TASK/METRIC of eval.datasets: {', '.join(tasks) or 'there are none'}"
         raise ConfigError(f"train.best_metric: {name!r} {rule}")

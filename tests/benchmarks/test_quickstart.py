@@ -12,13 +12,21 @@ RECALLS = [f"image_to_text_recall@{k}{tail}" for k in (1, 5) for tail in ("", "_
 
 def result(dataset: str, metrics: dict[str, float]) -> dict:
     chance = dict.fromkeys(metrics, 0.01)
-    return {"dataset": dataset, "metrics": metrics, "chance": chance, "details": {"counts": {"texts": 2192}}}
+    task = "zeroshot" if dataset == "digits" else "retrieval"
+    return {
+        "dataset": dataset,
+        "task": task,
+        "metrics": metrics,
+        "chance": chance,
+        "details": {"counts": {"texts": 2192}},
+    }
 
 
 def write_run(folder: Path, digits: float) -> Path:
     folder.mkdir(parents=True)
     recalls = dict(zip(RECALLS, (0.5, 0.6, 0.9, 0.95), strict=True))
     content = [result("digits", {"top1": digits}), result("faces", recalls), result("characters", recalls)]
+    content.append({**result("faces", {"modality_gap": 0.2}), "task": "geometry"})
     (folder / "evaluation.json").write_text(json.dumps(content))
     (folder / "finished.json").write_text(json.dumps({"seconds": 123.4}))
     return folder

@@ -47,7 +47,7 @@ def test_the_record_is_json_and_names_the_machine():
     ("said", "line"),
     [
         ("step 3\n[rank 0] error: rank 1 on b: gone\nTraceback", "[rank 0] error: rank 1 on b: gone"),
-        ("rank 0: nothing for 10 s; stacks follow\nrank 0: rank 1 on b: no sign of life", "rank 0: rank 1 on b: no sign of life"),
+        ("rank 0: nothing for 10 s; stacks follow\nrank 0: b: no sign of life", "rank 0: b: no sign of life"),
         ("step 3", "no word"),
     ],
 )  # fmt: skip

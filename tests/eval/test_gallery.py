@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from contrastive.eval.clip_benchmark import ImageMember
-from contrastive.eval.datasets import DatasetSpec, EvalDataset
+from contrastive.eval.datasets import EvalDataset
+from contrastive.eval.formats.clip_benchmark import ImageMember
 from contrastive.eval.gallery import ANSWERS, QUERIES, THUMBNAIL_PIXELS, top_answers, with_pictures
 from contrastive.eval.ranking import Ranks, rank
+from contrastive.eval.spec import DatasetSpec
 from tests.eval.toys import unit
 
 

@@ -1,9 +1,11 @@
 import json
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
 from contrastive.eval.result import EvalResult, Result
+
+OPTIONAL = ("intervals", "comparison", "error", "unreadable")
 
 
 def result() -> EvalResult:
@@ -33,7 +35,14 @@ def test_every_field_comes_back_from_json() -> None:
 
 
 def test_details_are_left_out_on_request_and_nothing_else_is() -> None:
-    assert result().as_dict(details=False).keys() == {field.name for field in fields(EvalResult)} - {"details"}
+    assert result().as_dict(details=False).keys() == result().as_dict().keys() - {"details"}
+
+
+def test_what_there_is_none_of_is_not_written_and_tables_never_are() -> None:
+    assert result().as_dict().keys() == {field.name for field in fields(EvalResult)} - {*OPTIONAL, "rows"}
+    known = replace(result(), intervals={"top1": (0.4, 0.6)}, error="dark", unreadable=("a",), rows={"x": {"id": [1]}})
+    assert known.as_dict().keys() >= {"intervals", "error", "unreadable"}
+    assert "rows" not in known.as_dict()
 
 
 def test_changing_the_dictionary_leaves_the_result_alone() -> None:

@@ -8,10 +8,13 @@ from PIL import Image
 from rich.console import Console
 
 from contrastive.errors import ConfigError
-from contrastive.eval.datasets import DatasetSpec, EvalDataset, open_dataset
-from contrastive.eval.embed import Embeddings
+from contrastive.eval.bootstrap import Mean, Sampling
+from contrastive.eval.datasets import EvalDataset, open_dataset
+from contrastive.eval.embed import Embeddings, Pass, embed
 from contrastive.eval.result import Result
-from contrastive.eval.suite import evaluate, illustrated, progress_lines, table
+from contrastive.eval.showing import progress_lines, table
+from contrastive.eval.spec import DatasetSpec
+from contrastive.eval.suite import evaluate, failed, illustrated, score
 from tests.eval.toys import ToyModel, to_tensor, tokenize, write_classes, write_folder
 
 
@@ -45,7 +48,7 @@ def test_one_pass_serves_every_task(dataset: EvalDataset) -> None:
         ("toy", "retrieval", 12),
     ]
     assert model.rows == 12
-    assert all(result.metrics.keys() == result.chance.keys() for result in results)
+    assert all(result.chance.keys() <= result.metrics.keys() for result in results)
 
 
 def test_results_are_json(dataset: EvalDataset) -> None:
@@ -78,7 +81,7 @@ def test_table_shows_value_chance_and_sizes(dataset: EvalDataset) -> None:
 
 def test_task_from_outside_needs_no_line_here(tmp_path: Path) -> None:
     root = write_classes(write_folder(tmp_path / "data", [{"cls": "0"}, {"cls": "1"}]), ["zero", "one"])
-    dataset = open_dataset(DatasetSpec("toy", str(root), tasks=(f"{__name__}:ClassCount",)))
+    dataset = open_dataset(DatasetSpec("toy", str(root), tasks=({"name": f"{__name__}:ClassCount"},)))
     assert evaluate(ToyModel(), to_tensor, tokenize, [dataset])[0].metrics == {"classes": 2.0}
 
 
@@ -93,9 +96,59 @@ def test_unknown_task_is_refused_before_the_model_runs(tmp_path: Path) -> None:
 
 def test_progress_lines_accept_the_reports_of_a_pass(dataset: EvalDataset) -> None:
     with progress_lines(Console(file=io.StringIO())) as progress:
-        assert evaluate(ToyModel(), to_tensor, tokenize, [dataset], progress=progress)
+        assert evaluate(ToyModel(), to_tensor, tokenize, [dataset], Pass(progress=progress))
 
 
 def test_two_datasets_of_one_name_are_refused(dataset: EvalDataset) -> None:
     with pytest.raises(ConfigError, match="2 datasets are named 'toy'"):
         evaluate(ToyModel(), to_tensor, tokenize, [dataset, dataset])
+
+
+def test_a_task_may_not_stand_twice(tmp_path: Path) -> None:
+    root = write_classes(write_folder(tmp_path / "data", [{"cls": "0"}, {"cls": "1"}]), ["zero", "one"])
+    dataset = open_dataset(DatasetSpec("toy", str(root), tasks=("zeroshot", {"name": "zeroshot"})))
+    with pytest.raises(ConfigError, match="dataset toy: tasks: zeroshot stands twice"):
+        evaluate(ToyModel(), to_tensor, tokenize, [dataset])
+
+
+class Brightness:
+    """A task whose figure is the mean of one number an image."""
+
+    def __call__(self, embeddings: Embeddings) -> Result:
+        mean = Mean(embeddings.image_features[:, 0])
+        value = float(embeddings.image_features[:, 0].double().mean())
+        return Result({"first": value}, {}, estimates={"first": mean}, clusters=len(embeddings.dataset))
+
+
+def test_intervals_hold_the_value_and_are_made_on_request(tmp_path: Path) -> None:
+    root = write_classes(write_folder(tmp_path / "data", [{"cls": "0"}] * 30), ["zero"])
+    dataset = open_dataset(DatasetSpec("toy", str(root), tasks=(f"{__name__}:Brightness",)))
+    (plain,) = evaluate(ToyModel(), to_tensor, tokenize, [dataset])
+    (result,) = evaluate(ToyModel(), to_tensor, tokenize, [dataset], sampling=Sampling(resamples=200))
+    low, high = result.intervals["first"]
+    assert low < result.metrics["first"] < high
+    assert plain.metrics == result.metrics
+    assert plain.intervals == {}
+
+
+def test_two_models_are_compared_on_the_same_images(tmp_path: Path) -> None:
+    root = write_classes(write_folder(tmp_path / "data", [{"cls": "0"}] * 30), ["zero"])
+    dataset = open_dataset(DatasetSpec("toy", str(root), tasks=(f"{__name__}:Brightness",)))
+    ours, theirs = (embed(ToyModel(width), to_tensor, tokenize, dataset) for width in (16, 8))
+    (result,) = score(ours, Sampling(resamples=200), theirs)
+    (other,) = score(theirs)
+    found = result.comparison["first"]
+    assert found["baseline"] == other.metrics["first"]
+    assert found["delta"] == pytest.approx(result.metrics["first"] - other.metrics["first"])
+    assert found["ci95"][0] <= found["delta"] <= found["ci95"][1]
+
+
+def test_what_failed_has_a_row_a_task_and_no_figure(dataset: EvalDataset) -> None:
+    results = failed(dataset, ConfigError("too dark"))
+    assert [(result.task, result.metrics, result.error) for result in results] == [
+        ("zeroshot", {}, "too dark"),
+        ("retrieval", {}, "too dark"),
+    ]
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(table(results))
+    assert "toy zeroshot: too dark" in console.export_text()

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from contrastive.eval.clip_benchmark import ImageMember
-from contrastive.eval.datasets import DatasetSpec, EvalDataset
+from contrastive.eval.datasets import EvalDataset
 from contrastive.eval.embed import Embeddings
+from contrastive.eval.formats.clip_benchmark import ImageMember
+from contrastive.eval.spec import DatasetSpec
 
 PIXELS = 6
 
@@ -71,6 +72,7 @@ class ToyModel(nn.Module):
         self.text = nn.Parameter(torch.randn(256, width, generator=generator))
         self.dropout = nn.Dropout(0.5)
         self.frozen = nn.Dropout(0.5).eval()
+        self.logit_scale = nn.Parameter(torch.full((1,), 3.0))
 
     def encode_image(self, image: Tensor) -> Tensor:
         return nn.functional.normalize(self.dropout(image.flatten(1)) @ self.image, dim=1)
@@ -98,6 +100,7 @@ def classified(image_features: Tensor, text_features: Tensor, labels: list[int],
         labels=tuple(labels),
         classnames=tuple(f"class {index}" for index in range(classes)),
         prompts=tuple(tuple(range(c * templates, (c + 1) * templates)) for c in range(classes)),
+        templates=tuple(f"{{c}} {index}" for index in range(templates)),
     )
     return Embeddings(dataset, image_features, text_features)
 
@@ -109,13 +112,13 @@ def paired(
     lookalikes: dict[int, set[int]] | None = None,
     recall_k: tuple[int, ...] = (1, 5, 10),
 ) -> Embeddings:
-    """Embeddings of a retrieval set; every text is a candidate."""
+    """Embeddings of a retrieval set; text t is document t."""
     dataset = EvalDataset(
         spec=DatasetSpec(name="toy", root="toy", recall_k=recall_k),
         images=members(len(image_features)),
         texts=tuple(f"text {index}" for index in range(len(text_features))),
         captions=tuple(map(tuple, captions)),
-        candidates=tuple(range(len(text_features))),
+        documents=tuple(range(len(text_features))),
         lookalikes={text: frozenset(others) for text, others in (lookalikes or {}).items()},
     )
     return Embeddings(dataset, image_features, text_features)

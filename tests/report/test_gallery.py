@@ -1,10 +1,10 @@
-"""The pictures of an evaluation: how queries, answers and confusions are told apart."""
+"""The retrievals on a page: how queries and answers, right and wrong, are told apart."""
 
 from typing import Any
 
 import pytest
 
-from contrastive.report.gallery import MOST_CLASSES_IN_TABLE, MOST_CONFUSIONS, confusion, gallery
+from contrastive.report.gallery import LONGEST_TEXT, gallery, near_misses
 from tests.report.toys import ATTACK, PIXEL, Page
 
 
@@ -18,6 +18,7 @@ def answered(*answers: dict[str, Any], **query: object) -> Page:
 
 def test_an_evaluation_without_queries_has_no_gallery() -> None:
     assert gallery([]) is None
+    assert near_misses([]) is None
 
 
 def test_queries_stand_under_their_direction_and_why_they_were_picked() -> None:
@@ -51,15 +52,41 @@ def test_a_right_answer_that_also_looks_alike_is_right() -> None:
     assert answered({"text": "a", "correct": True, "lookalike": True}).all("li") == [{"class": "right"}]
 
 
-def test_a_wrong_answer_has_no_mark() -> None:
-    page = answered({"text": "b", "correct": False})
-    assert page.all("li") == [{}]
-    assert page.all("span", "mark") == [{"class": "mark"}]
+def test_a_wrong_answer_is_marked_where_it_stands_above_the_right_one() -> None:
+    page = answered({"text": "b"}, {"text": "a", "correct": True}, {"text": "c", "correct": False})
+    assert page.all("li") == [{"class": "wrong"}, {"class": "right"}, {}]
+    assert page.texts_of("span", "mark") == ["✗", "✓", ""]
+
+
+def test_where_no_answer_is_right_all_are_wrong() -> None:
+    assert answered({"text": "b"}, {"text": "c"}).all("li") == [{"class": "wrong"}, {"class": "wrong"}]
+
+
+@pytest.mark.parametrize(("first", "kind"), [(True, "query hit"), (False, "query")])
+def test_a_duel_is_won_by_its_first_answer(first: bool, kind: str) -> None:
+    answers = [{"text": "a", "correct": first}, {"text": "b", "correct": not first}]
+    page = Page(near_misses([{"text": "a", "margin": -0.0125, "rank": 2, "answers": answers}]) or "")
+    assert page.all("article") == [{"class": kind}]
+    assert page.texts_of("small")[-1] == "rank 2 · margin -0.0125"
+    assert page.texts_of("h3") == [" wrong by the smallest margin"]
+
+
+def test_pictures_beyond_what_a_page_holds_leave_queries_out_evenly() -> None:
+    queries = [{"direction": way, "image": PIXEL, "text": f"{way}{i}"} for i in range(4) for way in ("a", "b")]
+    page = Page(gallery(queries, picture_bytes=5 * len(PIXEL)) or "")
+    assert page.texts_of("article") == ["a0", "a1", "b0", "b1"]
+    page = Page(gallery(queries, picture_bytes=1) or "")
+    assert (page.count("article"), page.count("img"), page.texts_of("span", "no-image")) == (2, 0, ["a0", "b0"])
+
+
+def test_a_text_without_end_is_cut() -> None:
+    (shown_text,) = answered({"text": "x" * 10_000}).texts_of("span", "text")
+    assert len(shown_text) == LONGEST_TEXT
 
 
 def test_an_answer_shows_its_text_and_its_score_to_three_digits() -> None:
     page = answered({"text": "digit seven", "score": 0.31249}, {"text": "digit one"})
-    assert page.texts_of("li") == ["digit seven0.312", "digit one"]
+    assert page.texts_of("li") == ["✗digit seven0.312", "✗digit one"]
 
 
 def test_a_rank_is_shown_where_it_is_known() -> None:
@@ -97,62 +124,3 @@ def test_texts_of_queries_and_answers_stay_text() -> None:
     page = answered({"text": ATTACK, "image": ATTACK, "key": ATTACK}, direction=ATTACK, pick=ATTACK, truth=ATTACK)
     assert page.count("img") == 0
     assert page.text.count(ATTACK.replace("_", " ")) == 5  # direction, pick, truth, the answer's picture and its text
-
-
-def test_the_matrix_has_a_row_a_class_with_its_counts() -> None:
-    page = Page(confusion({"classes": ["cat", "dog"], "counts": [[9, 1], [0, 8]]}) or "")
-    assert page.texts_of("th") == ["true \\ predicted", "cat", "dog", "cat", "dog"]
-    assert page.texts_of("td") == ["9", "1", "", "8"]  # a zero is an empty cell
-    assert [cell["class"] for cell in page.all("td")] == ["good", "bad", "bad", "good"]
-
-
-def test_the_colour_of_a_cell_is_its_share_of_the_row() -> None:
-    counts = [[3, 1, 0], [0, 0, 0], [2, 2, 4]]
-    page = Page(confusion({"classes": ["a", "b", "c"], "counts": counts}) or "")
-    shares = [n / sum(row) if n else None for row in counts for n in row]
-    assert [cell.get("style") for cell in page.all("td")] == [None if s is None else f"--share:{s:.3f}" for s in shares]
-
-
-def many(classes: int, **entries: object) -> dict[str, Any]:
-    return {"classes": [f"class {i}" for i in range(classes)], "counts": [[1] * classes] * classes} | entries
-
-
-def test_many_classes_become_a_list_of_the_commonest_confusions() -> None:
-    pairs = [{"label": "class 3", "predicted": "class 5", "n": 30}]
-    page = Page(confusion(many(40, pairs=pairs)) or "")
-    assert page.count("tr") == 2
-    assert "class 5" in page.text
-    assert page.texts_of("td") == ["class 3", "class 5", "30"]
-
-
-@pytest.mark.parametrize(("more", "title"), [(0, "confusion matrix"), (1, "commonest confusions")])
-def test_the_matrix_gives_way_to_the_list_when_it_has_too_many_classes(more: int, title: str) -> None:
-    pairs = [{"label": "a", "predicted": "b", "n": 1}]
-    page = Page(confusion(many(MOST_CLASSES_IN_TABLE + more, pairs=pairs)) or "")
-    assert page.texts_of("h3") == [title]
-
-
-@pytest.mark.parametrize("counts", [[], [[1]], [[1, 2]], [[1, 2], [3]]])
-def test_counts_that_do_not_fit_the_classes_are_not_drawn(counts: list[list[int]]) -> None:
-    details = {"classes": ["a", "b"], "counts": counts}
-    assert confusion(details) is None
-    pairs = [{"label": "a", "predicted": "b", "n": 3}]
-    assert Page(confusion(details | {"pairs": pairs}) or "").texts_of("h3") == ["commonest confusions"]
-
-
-def test_the_list_of_confusions_ends_somewhere() -> None:
-    pairs = [{"label": f"{i}", "predicted": "x", "n": 90 - i} for i in range(MOST_CONFUSIONS + 5)]
-    page = Page(confusion({"pairs": pairs}) or "")
-    assert page.texts_of("td", "number") == [f"{90 - i}" for i in range(MOST_CONFUSIONS)]
-
-
-def test_a_task_without_classes_has_no_confusion() -> None:
-    assert confusion({}) is None
-
-
-@pytest.mark.parametrize("classes", [2, 30])
-def test_names_of_classes_stay_text(classes: int) -> None:
-    pairs = [{"label": ATTACK, "predicted": ATTACK, "n": 1}]
-    page = Page(confusion(many(classes, pairs=pairs) | {"classes": [ATTACK] * classes}) or "")
-    assert page.count("img") == 0
-    assert ATTACK in page.text

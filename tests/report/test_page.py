@@ -137,7 +137,7 @@ def test_a_card_shows_the_value_beside_chance_in_words_and_as_a_bar() -> None:
 def test_a_metric_without_chance_says_so(chance: dict[str, float] | None) -> None:
     page = rendered(results=[result() | {"chance": chance}])
     assert page.texts_of("small")[-1] == "no chance level recorded"
-    assert page.all("div", "bar")[0]["style"] == "--value:0.7500;--chance:0.0000"
+    assert page.all("div", "bar")[0]["style"] == "--value:0.7500"
 
 
 def test_ranks_and_losses_are_no_percentages() -> None:
@@ -236,12 +236,13 @@ def test_datasets_and_tasks_have_charts_of_their_own_with_their_chance() -> None
     assert page.texts_of("small", "chance") == [" chance 10.0\u00a0%", " chance 25.0\u00a0%"]
 
 
-def test_many_classes_reach_the_page_as_a_list(tmp_path: Path) -> None:
+def test_many_classes_reach_the_page_as_a_picture_and_a_list(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(40)]
     pairs = [{"label": "class 3", "predicted": "class 5", "n": 30}]
     confusion = {"classes": names, "counts": [[0] * 40 for _ in names], "pairs": pairs}
     (tmp_path / "evaluation.json").write_text(json.dumps([result(confusion=confusion)]))
     page = page_of(tmp_path)
+    assert [picture["alt"] for picture in page.all("img")] == ["confusion matrix of 40 classes"]
     assert page.count("tr") == 2
     assert "class 5" in page.text
 

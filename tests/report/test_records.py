@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contrastive.report.records import read_run
-from tests.report.toys import eval_row, result, train_row, write_lines
+from contrastive.report.records import read_evaluation, read_run
+from tests.report.toys import eval_row, result, train_row, write_evaluation, write_lines, written_result
 
 FILES = ("metrics.jsonl", "evaluation.json", "config.yaml", "environment.json")
 
@@ -140,3 +141,62 @@ def test_what_is_not_a_result_is_named_and_left_out(tmp_path: Path, content: str
     run = read_run(tmp_path)
     assert run.results == []
     assert any(problem.startswith("evaluation.json: what is not a result") for problem in run.problems)
+
+
+def test_a_run_reads_the_schema_of_results_too(run: Path) -> None:
+    (run / "evaluation.json").write_text(json.dumps({"schema": "contrastive-eval/1", "results": [written_result({})]}))
+    (row,) = read_run(run).results
+    assert row["metrics"] == {"top1": 0.75, "ece": 0.04, "median_rank": 3.0}
+    assert row["chance"] == {"top1": 0.1, "median_rank": 50.5}
+    assert row["intervals"] == {"top1": [0.7, 0.8], "median_rank": [2.0, 5.0]}
+
+
+def test_an_evaluation_is_read_with_its_model_and_how_it_was_made(tmp_path: Path) -> None:
+    found = read_evaluation(write_evaluation(tmp_path, written_result({}), baseline="old"))
+    assert (found.name, found.baseline, found.created) == ("ViT-B-32", "old", "2026-11-21T10:00:00+0000")
+    assert (found.environment["precision"], len(found.results), found.problems) == ("fp32", 1, [])
+
+
+def test_a_metric_without_a_value_has_a_reason(tmp_path: Path) -> None:
+    metrics = {"top1": {"value": None, "reason": "not a number"}, "top5": {"value": 1.0}}
+    (row,) = read_evaluation(write_evaluation(tmp_path, written_result({}, metrics=metrics))).results
+    assert (row["metrics"], row["reasons"]) == ({"top5": 1.0}, {"top1": "not a number"})
+
+
+def test_a_result_without_metrics_is_kept_for_what_else_it_says(tmp_path: Path) -> None:
+    rows = read_evaluation(write_evaluation(tmp_path, written_result({}, metrics=None, error="no data"))).results
+    assert [(row["metrics"], row["error"]) for row in rows] == [({}, "no data")]
+
+
+def checkpoint(step: object, *results: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"step {step}", "step": step, "results": list(results)}
+
+
+def test_the_checkpoints_are_a_course_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    checkpoints = [checkpoint(step, written_result({})) for step in (10, 5, 30)]
+    found = read_evaluation(write_evaluation(tmp_path, written_result({}), checkpoints=checkpoints))
+    assert [(row["step"], row["metrics"]["top1"]) for row in found.course] == [(5, 0.75), (10, 0.75), (30, 0.75)]
+
+
+def test_one_step_is_no_course(tmp_path: Path) -> None:
+    checkpoints = [checkpoint(5, written_result({}), written_result({}, task="knn")), checkpoint(9, written_result({}))]
+    found = read_evaluation(write_evaluation(tmp_path, checkpoints=checkpoints))
+    assert [(row["step"], row["task"]) for row in found.course] == [(5, "zeroshot"), (9, "zeroshot")]
+
+
+@pytest.mark.parametrize("checkpoints", [None, 3, "text", [7], [checkpoint(None, written_result({}))], {"step": "5"}])
+def test_checkpoints_that_are_none_are_left_out(tmp_path: Path, checkpoints: object) -> None:
+    found = read_evaluation(write_evaluation(tmp_path, written_result({}), checkpoints=checkpoints))
+    assert (found.course, len(found.results)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "is missing"), ("{", "cannot be read"), ("[" * 9999, "cannot be read"), ("7", "what is not a result")],
+)
+def test_results_that_are_missing_or_damaged_are_named(tmp_path: Path, content: str | None, problem: str) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    found = read_evaluation(tmp_path)
+    assert found.results == []
+    assert problem in found.problems[0]

@@ -1,6 +1,7 @@
 """Small run directories and a page as a browser would see it, for the tests of the report."""
 
 import json
+import math
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,71 @@ def result(**details: object) -> dict[str, Any]:
 
 def write_lines(directory: Path, rows: list[dict[str, Any]], tail: str = "") -> None:
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
+
+
+def answer(text: str, score: float, correct: bool = False, **more: object) -> dict[str, Any]:
+    return {"text": text, "score": score, "correct": correct} | more
+
+
+def rich_details(texts: list[str], picture: str = PIXEL) -> dict[str, Any]:
+    """Every entry that an evaluator may put into its details, with these texts as names and captions."""
+    answers = [answer(text, 0.4 - 0.05 * place, place == 1) for place, text in enumerate(texts)]
+    pictured = [found | {"image": picture, "key": found["text"]} for found in answers]
+    by_image = {"direction": "image_to_text", "image": picture, "key": texts[0], "truth": texts[1], "rank": 2}
+    by_text = {"direction": "text_to_image", "text": texts[1], "rank": 2}
+    edges = [bin_ / 15 for bin_ in range(16)]
+    places = [[math.cos(i), math.sin(i)] for i in range(40)]
+    return {
+        "counts": {"images": 100, "classes": len(texts)},
+        "gallery": [
+            query | {"pick": pick, "answers": found}
+            for query, found in ((by_image, answers), (by_text, pictured))
+            for pick in ("first", "best", "worst")
+        ],
+        "near_misses": [by_image | {"answers": answers, "margin": 0.05}],
+        "confusion": {
+            "classes": texts,
+            "counts": [[90 if i == j else 4 for j in range(len(texts))] for i in range(len(texts))],
+            "pairs": [{"label": texts[0], "predicted": texts[1], "n": 4}],
+        },
+        "per_class": [
+            {"name": text, "n": 100, "recall": 0.5 + 0.1 * (place % 5), "precision": 0.6,
+             "top_confusion": {"name": texts[place - 1], "n": 7}}
+            for place, text in enumerate(texts)
+        ],
+        "reliability": {"edges": edges, "count": list(range(15)), "accuracy": [0.8 * edge for edge in edges[1:]],
+                        "confidence": edges[1:]},
+        "templates": [{"template": f"a photo of a {{c}}, {text}", "top1": 0.5 + 0.02 * place}
+                      for place, text in enumerate(texts)],
+        "similarity": {"edges": [-0.2, 0.0, 0.2, 0.4], "positive": [0, 20, 80], "negative": [700, 290, 10]},
+        "projection": {"image": places, "text": [[x + 3, y] for x, y in places], "explained": [0.4, 0.1],
+                       "pairs": [[i, i] for i in range(40)]},
+        "ranks": {way: {"k": [1, 5, 10, 100], "share": [0.4, 0.7, 0.8, 1.0]}
+                  for way in ("image_to_text", "text_to_image")},
+        "probe": {"loss": 1.0, "curve": [{"strength": 0.1**i, "val_top1": 0.5 + 0.1 * i} for i in range(4)]},
+        "few_shot": [{"shots": shots, "top1": [0.1 * shots, 0.2 * shots]} for shots in (1, 2, 4)],
+        "hubs": [{"document": 3, "text": texts[0], "n": 17}, {"image_id": 5, "n": 9}],
+    }  # fmt: skip
+
+
+def written_result(details: dict[str, Any], **changes: object) -> dict[str, Any]:
+    """One entry of a results.json."""
+    metrics = {
+        "top1": {"value": 0.75, "ci95": [0.7, 0.8], "chance": 0.1},
+        "ece": {"value": 0.04, "ci95": None, "chance": None},
+        "median_rank": {"value": 3.0, "ci95": [2.0, 5.0], "chance": 50.5},
+    }
+    row = {"dataset": "digits", "task": "zeroshot", "n": 1797, "metrics": metrics, "comparison": {}, "timing": {},
+           "warnings": [], "unreadable": [], "error": None, "details": details}  # fmt: skip
+    return row | changes
+
+
+def write_evaluation(folder: Path, *results: dict[str, Any], **changes: object) -> Path:
+    """Write a results.json and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"schema": "contrastive-eval/1", "created": "2026-11-21T10:00:00+0000",
+               "environment": {"precision": "fp32", "packages": {"torch": "2.11"}},
+               "model": {"name": "ViT-B-32", "step": 30, "identity": "ab" * 32}, "baseline": None,
+               "results": list(results), "checkpoints": []}  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(content | changes))
+    return folder

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from contrastive import cli
 from contrastive.errors import UserError
+from contrastive.eval.embed import Embeddings
+from contrastive.eval.result import Result
 from contrastive.models.checkpoint import load
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
+from tests.eval.toys import write_tar
 from tests.models.test_build import local_dir  # noqa: F401  (a fixture)
 from tests.toys import records
 
@@ -257,3 +261,36 @@ def test_a_file_may_not_allow_pipes_and_a_saved_run_does_not(shards: Path, tmp_p
         prepare([str(tmp_path / "x.yaml")], toys.overrides(shards, tmp_path / "run"))
     folder = run([*toys.overrides(shards, tmp_path / "run"), "data.allow_pipes=true"])
     assert "allow_pipes" not in (folder / "config.yaml").read_text()
+
+
+def test_an_evaluation_that_fails_is_told_and_costs_the_run_nothing(
+    shards: Path, tmp_path: Path, classes: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "eval" / "test" / "nshards.txt").write_text("1")
+    write_tar(tmp_path / "eval" / "test" / "0.tar", {"s0.png": b"no picture", "s0.cls": b"0"})
+    evaluated = [f"eval.datasets=[{classes}]", "eval.every_steps=2"]
+    broken = run(toys.overrides(shards, tmp_path / "broken", *evaluated))
+    plain = run(toys.overrides(shards, tmp_path / "plain"))
+    failures = toys.records(broken, "evaluation_failed")
+    assert [row["step"] for row in failures] == [2, 4, 6]
+    assert "s0" in failures[0]["error"]
+    assert "the evaluation failed: dataset toy: " in caplog.text
+    ends = [load_file(folder / "checkpoints" / "step-00000006" / "model.safetensors") for folder in (broken, plain)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
+    assert prepare([str(broken / "config.yaml")], []) is None, "the run is finished"
+
+
+class Fails:
+    """A task with a mistake in it."""
+
+    def __call__(self, embeddings: Embeddings) -> Result:
+        raise ZeroDivisionError("nothing to divide by")
+
+
+def test_a_mistake_in_a_task_costs_the_run_nothing_either(
+    shards: Path, tmp_path: Path, classes: Path, caplog: pytest.LogCaptureFixture
+):
+    classes.write_text(classes.read_text() + f"task: {__name__}:Fails\n")
+    folder = run(toys.overrides(shards, tmp_path / "run", f"eval.datasets=[{classes}]"))
+    assert [row["error"] for row in toys.records(folder, "evaluation_failed")] == ["nothing to divide by"]
+    assert "ZeroDivisionError" in caplog.text, "whoever wrote it sees where"

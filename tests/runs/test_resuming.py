@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from contrastive.errors import DataError, Preempted, RunError, UserError
-from contrastive.runs.evaluate import evaluate
+from contrastive.runs.evaluate import Request, evaluate
 from contrastive.runs.pretrain import prepare, pretrain
 from tests import toys
 from tests.toys import records
@@ -182,7 +182,7 @@ def test_the_best_checkpoints_stay_and_a_metric_that_is_none_is_named(shards: Pa
     with pytest.raises(UserError, match=rf"train\.best_metric: 'toy/{task}/y' is none of toy/{task}/{metric}"):
         run(toys.overrides(shards, tmp_path / "c", *given, f"train.best_metric=toy/{task}/y"))
     folder = run(toys.overrides(shards, tmp_path / "d", *given, f"train.best_metric=toy/{task}/{metric}"))
-    values = {row["step"]: row["metrics"][metric] for row in records(folder, "eval")}
+    values = {row["step"]: row["metrics"][metric] for row in records(folder, "eval") if row["task"] == task}
     expected = sorted(values, key=lambda step: (-values[step], step))[:2]
     best = json.loads((folder / "checkpoints" / "best.json").read_text())["checkpoints"]
     assert [one["step"] for one in best] == expected
@@ -196,8 +196,8 @@ def test_averaged_weights_are_evaluated_on_request(shards: Path, tmp_path: Path,
     with pytest.raises(UserError, match=r"eval\.weights: ema needs train\.ema_decay"):
         prepare([], toys.overrides(shards, tmp_path / "a", *given))
     folder = run(toys.overrides(shards, tmp_path / "b", *given, "train.ema_decay=0.5"))
-    (row,) = records(folder, "eval")
-    assert row["weights"] == "ema"
-    options = {"batch_size": 4, "workers": 0, "precision": "fp32", "device": "cpu", "output": None}
-    (result,) = evaluate(str(folder), [], **options, weights="ema")
-    assert result.as_dict(details=False)["metrics"] == row["metrics"]
+    rows = records(folder, "eval")
+    assert [row["weights"] for row in rows] == ["ema", "ema"]
+    results = evaluate(Request(str(folder), batch_size=4, device="cpu", weights="ema", resamples=0))
+    for result, row in zip(results, rows, strict=True):
+        assert result.metrics == pytest.approx(row["metrics"], abs=1e-6)

@@ -4,7 +4,7 @@ Everything works unchanged in a single process, where no process group exists.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
-from contrastive.errors import RunError, UserError
+from contrastive.errors import UserError
 
 T = TypeVar("T")
 Group: TypeAlias = dist.ProcessGroup
@@ -83,31 +83,6 @@ def on_main(work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure.everywhere()
     return value  # type: ignore[return-value]
-
-
-def shared(work: Sequence[Callable[[], T]]) -> list[T]:
-    """Return what each piece of work returns, on all ranks; the ranks take turns at the pieces.
-
-    Raises:
-        UserError: a piece raised one on some rank; it is raised on all.
-        RunError: a piece raised another error.
-    """
-    done: list[tuple[int, T]] = []
-    failure: Exception | None = None
-    try:
-        done = [(index, work[index]()) for index in range(rank(), len(work), world_size())]
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again below
-        failure = error
-    failed = None if failure is None else (type(failure) if isinstance(failure, UserError) else RunError, str(failure))
-    everybody = gather_objects((done, failed))
-    if failure is not None:
-        failure.is_everywhere = True  # type: ignore[attr-defined]  # all ranks raise: a training may go on
-        raise failure
-    for number, (_, other) in enumerate(everybody):
-        if other is not None:
-            kind, message = other
-            raise kind(message if kind is not RunError else f"rank {number}: {message}").everywhere()
-    return [piece for _, piece in sorted((pair for found, _ in everybody for pair in found), key=lambda pair: pair[0])]
 
 
 def set_timeout(seconds: float) -> None:

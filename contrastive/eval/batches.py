@@ -52,7 +52,7 @@ def image_batches(
     workers = min(workers, -(-len(ids) // batch_size))
     read = _Images(images, transform)
     if not workers:
-        yield from _by_threads(read, ids, batch_size, ahead=0 if device.type == "cpu" else AHEAD)
+        yield from _by_threads(read, ids, batch_size, ahead=1 if device.type == "cpu" else AHEAD)
         return
     loader = DataLoader(
         read,
@@ -69,10 +69,10 @@ def image_batches(
 
 
 def _by_threads(read: "_Images", ids: Sequence[int], batch_size: int, ahead: int) -> Iterator[Batch]:
-    """Yield batches that threads have read, while the consumer works on the batch before if `ahead` is not 0.
+    """Yield batches that threads have read while the consumer works on those before, `ahead` of them.
 
-    Pillow lets go of the interpreter while it decodes and resizes. Where the model runs on the same cores, batches are
-    not read ahead: a core that is taken from a parallel forward keeps all others waiting.
+    Pillow lets go of the interpreter while it decodes and resizes. Where the model runs on the same cores, one batch is
+    read ahead: it fills the moments in which a forward leaves a core idle.
     """
     pool = ThreadPoolExecutor(min(torch.get_num_threads(), MOST_THREADS), thread_name_prefix="eval images")
     waiting: deque[list[Future[tuple[int, Tensor | str]]]] = deque()

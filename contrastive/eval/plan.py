@@ -13,7 +13,7 @@ from contrastive.errors import DataError
 from contrastive.eval.datasets import EvalDataset
 from contrastive.eval.embed import ContrastiveModel, Pass, Tokenizer, Transform, evaluating
 
-PROBED, TRIES = 16, 3  # samples, times
+PROBED, TRIES = 16, 2  # samples, times
 
 
 @dataclass(frozen=True)

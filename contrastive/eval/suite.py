@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from contrastive import distributed, registry
 from contrastive.errors import ConfigError, DataError
 from contrastive.eval.bootstrap import Sampling, compare, intervals
 from contrastive.eval.datasets import EvalDataset
-from contrastive.eval.embed import ContrastiveModel, Embeddings, Pass, Tokenizer, Transform, embed
+from contrastive.eval.embed import ContrastiveModel, Embeddings, Pass, Progress, Tokenizer, Transform, embed
 from contrastive.eval.gallery import with_pictures
 from contrastive.eval.result import EvalResult, Result
+from contrastive.eval.sharing import everywhere
 
 PICTURED = ("gallery", "near_misses")  # entries of details that name images
 Task = Callable[[Embeddings], Result]
@@ -35,7 +35,7 @@ def evaluate(
     check(datasets)
     results = []
     for dataset in datasets:
-        results += score(embed(model, transform, tokenizer, dataset, how), sampling)
+        results += score(embed(model, transform, tokenizer, dataset, how), sampling, progress=how.progress)
     return results
 
 
@@ -70,21 +70,36 @@ def tasks_of(dataset: EvalDataset) -> dict[str, Task]:
 
 
 def score(
-    embeddings: Embeddings, sampling: Sampling | None = None, baseline: Embeddings | None = None
+    embeddings: Embeddings,
+    sampling: Sampling | None = None,
+    baseline: Embeddings | None = None,
+    progress: Progress | None = None,
 ) -> list[EvalResult]:
     """Return one result for each task of the embeddings' dataset, the tasks shared by the processes.
 
     Every process must call it, and gets all results. A task that fails on one process is raised on all. `baseline` are
-    another model's embeddings of the same dataset, to be compared with.
+    another model's embeddings of the same dataset, to be compared with. `progress` is told before each task of this
+    process, and may raise Preempted.
 
     Raises:
         DataError: the two models could not read the same images.
     """
+    name = embeddings.dataset.spec.name
     if baseline is not None and baseline.dataset.images != embeddings.dataset.images:
-        raise DataError(f"dataset {embeddings.dataset.spec.name}: the two models have not read the same images")
+        raise DataError(f"dataset {name}: the two models have not read the same images").everywhere()
     tasks = tasks_of(embeddings.dataset)
-    done = distributed.shared([partial(_scored, *named, embeddings, sampling, baseline) for named in tasks.items()])
-    return [result for result in done if result is not None]
+    own = list(tasks.items())[distributed.rank() :: distributed.world_size()]
+
+    def work() -> tuple[None, list[EvalResult]]:
+        done = []
+        for count, (task, run) in enumerate(own):
+            if progress is not None:
+                progress(f"{name} tasks", count, len(own))
+            done.append(_scored(task, run, embeddings, sampling, baseline))
+        return None, [result for result in done if result is not None]
+
+    found = {result.task: result for results in everywhere(work)[1] for result in results}
+    return [found[task] for task in tasks if task in found]
 
 
 def _scored(

@@ -141,7 +141,7 @@ class _Session:
                 name = dataset.spec.name
                 try:
                     embeddings = self._embed(loaded, dataset, progress)
-                    results += suite.score(embeddings, self.sampling, baseline[name] if baseline else None)
+                    results += suite.score(embeddings, self.sampling, baseline[name] if baseline else None, progress)
                 except UserError as error:
                     if not error.is_everywhere:
                         raise

@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastive import distributed
 from contrastive.config import to_dict
 from contrastive.data.loader import Loader
-from contrastive.data.pool import Pool, storage_options
+from contrastive.data.pool import storage_options
 from contrastive.data.quarantine import FILE as QUARANTINE
 from contrastive.data.quarantine import Quarantine, Tally
 from contrastive.data.rows import Plan, RankRows
 from contrastive.data.storage import Storage
 from contrastive.data.stream import Reader
-from contrastive.errors import Preempted, RunError, UserError
+from contrastive.errors import Preempted, UserError
 from contrastive.modalities.image import TrainTransform
 from contrastive.models import build as models
 from contrastive.models import teacher as teachers
@@ -29,8 +29,8 @@ from contrastive.runs import machine
 from contrastive.runs.hooks import Parts, RunHooks
 from contrastive.runs.lifesigns import LifeSigns
 from contrastive.runs.lock import RunLock
-from contrastive.runs.preparing import Prepared
-from contrastive.runs.starting import find_start, require_shared
+from contrastive.runs.preparing import Prepared, introduce
+from contrastive.runs.starting import find_start, require_one_dataset, require_shared
 from contrastive.tracking import Tracker, environment
 from contrastive.train import directory as run_directory
 from contrastive.train import optim, sharding, task
@@ -40,7 +40,7 @@ from contrastive.train.ema import Ema
 from contrastive.train.flops import peak_flops
 from contrastive.train.guard import Guard
 from contrastive.train.keeper import Keeper
-from contrastive.train.loop import Span, Training, span
+from contrastive.train.loop import Training, span
 from contrastive.train.pace import Pace
 from contrastive.train.resume import Change
 from contrastive.train.signals import StopRequest
@@ -60,7 +60,7 @@ class Launch:
         machine.set_threads(config.train.threads)
         self.precision = machine.resolve_precision(config.train.precision)
         self.accelerator = machine.accelerator(self.precision, config.train.start_seconds)
-        _require_one_dataset(prepared.pool)
+        require_one_dataset(prepared.pool)
         self.built, self.teacher = self._models()
         self.module = self._task()
 
@@ -296,36 +296,3 @@ def has_running_statistics(module: nn.Module) -> bool:
     """
     kept = set(module.state_dict())
     return any(name in kept for name, _ in module.named_buffers())
-
-
-def _require_one_dataset(pool: Pool) -> None:
-    """Refuse ranks that see other samples: their batches would overlap and miss some, and nobody would notice.
-
-    Raises:
-        RunError: there are some.
-    """
-    prints = distributed.gather_objects(pool.fingerprint)
-    for rank, found in enumerate(prints):
-        if found != prints[0]:
-            rule = "copy the shards whole to every machine, and run contrastive data index there"
-            raise RunError(f"data: rank {rank} sees other samples than rank 0 ({found[:8]}, {prints[0][:8]}); {rule}")
-
-
-def introduce(prepared: Prepared, facts: dict[str, Any], steps: Span) -> None:
-    """Log what is about to run: launch, batch, how a step is computed, teacher, data, length and size."""
-    config, pool = prepared.config, prepared.pool
-    samples = pool.order(config.data, config.train.seed).epoch_samples
-    size, last = config.data.global_batch_size, steps.last
-    log.info(
-        "world_size=%d device=%s precision=%s threads=%d global_batch_size=%d (%d per process)",
-        *(facts["world_size"], facts["device"], facts["precision"], facts["threads"]),
-        *(size, size // facts["world_size"]),
-    )
-    log.info("step: %s", facts["step"])
-    if "teacher" in facts:
-        log.info("teacher: %s", facts["teacher"])
-    log.info(
-        "%s samples in %d shards (%d unusable)  %d steps = %.1f epochs  %.1f M parameters  run %s",
-        *(f"{len(pool):,}", pool.shard_count, pool.unusable),
-        *(last, steps.samples_seen(last) / samples, facts["parameters"] / 1e6, prepared.directory),
-    )

@@ -1,8 +1,10 @@
 """The door of a training run: everything a user gave is checked before anything is trained."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from contrastive import distributed
 from contrastive.config import load
@@ -20,6 +22,9 @@ from contrastive.tracking import CountLine, check_trackers
 from contrastive.train import directory as run_directory
 from contrastive.train import task
 from contrastive.train.caching import plan_step
+from contrastive.train.loop import Span
+
+log = logging.getLogger("contrastive")
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,23 @@ def _check_evaluation(config: Config, datasets: Sequence[EvalDataset]) -> None:
     if not any(name.startswith(f"{one}/") for one in tasks):
         rule = f"must be DATASET/TASK/METRIC of eval.datasets: {', '.join(tasks) or 'there are none'}"
         raise ConfigError(f"train.best_metric: {name!r} {rule}")
+
+
+def introduce(prepared: Prepared, facts: dict[str, Any], steps: Span) -> None:
+    """Log what is about to run: launch, batch, how a step is computed, teacher, data, length and size."""
+    config, pool = prepared.config, prepared.pool
+    samples = pool.order(config.data, config.train.seed).epoch_samples
+    size, last = config.data.global_batch_size, steps.last
+    log.info(
+        "world_size=%d device=%s precision=%s threads=%d global_batch_size=%d (%d per process)",
+        *(facts["world_size"], facts["device"], facts["precision"], facts["threads"]),
+        *(size, size // facts["world_size"]),
+    )
+    log.info("step: %s", facts["step"])
+    if "teacher" in facts:
+        log.info("teacher: %s", facts["teacher"])
+    log.info(
+        "%s samples in %d shards (%d unusable)  %d steps = %.1f epochs  %.1f M parameters  run %s",
+        *(f"{len(pool):,}", pool.shard_count, pool.unusable),
+        *(last, steps.samples_seen(last) / samples, facts["parameters"] / 1e6, prepared.directory),
+    )

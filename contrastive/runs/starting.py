@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contrastive import distributed
+from contrastive.data.pool import Pool
 from contrastive.data.state import StreamState
 from contrastive.errors import DataError, RunError
 from contrastive.settings import Config
@@ -99,3 +100,16 @@ def require_shared(path: Path) -> None:
         if not sees:
             rule = "the run directory must lie on a file system that all machines share"
             raise RunError(f"run.directory: rank {rank} on {host} does not see {path}; {rule}").everywhere()
+
+
+def require_one_dataset(pool: Pool) -> None:
+    """Refuse ranks that see other samples: their batches would overlap and miss some, and nobody would notice.
+
+    Raises:
+        RunError: there are some.
+    """
+    prints = distributed.gather_objects(pool.fingerprint)
+    for rank, found in enumerate(prints):
+        if found != prints[0]:
+            rule = "copy the shards whole to every machine, and run contrastive data index there"
+            raise RunError(f"data: rank {rank} sees other samples than rank 0 ({found[:8]}, {prints[0][:8]}); {rule}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contrastive import distributed
-from contrastive.errors import DataError
+from contrastive.eval.batches import image_batches
 from contrastive.eval.datasets import EvalDataset
 from contrastive.eval.embed import ContrastiveModel, Pass, Tokenizer, Transform, evaluating
 
@@ -36,42 +36,52 @@ def plan(
     What a cache holds already is not known yet: with one it may be faster.
     """
     device = torch.device(how.device)
-    sharing = distributed.world_size()
     planned = []
     with evaluating(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, how.precision == "bf16"):
         for dataset in datasets:
-            images = _each(len(dataset), partial(_images, model, transform, dataset, device))
-            texts = _each(len(dataset.texts), partial(_texts, model, tokenizer, dataset, device))
             splits = [other for other in (dataset.train, dataset.val) if other is not None]
-            total = images * (len(dataset) + sum(map(len, splits))) + texts * len(dataset.texts)
-            planned.append(Planned(dataset, total / sharing))
+            counts = len(dataset) + sum(map(len, splits)), len(dataset.texts)
+            works = (
+                partial(_images, model, transform, dataset, device),
+                partial(_texts, model, tokenizer, dataset, device),
+            )
+            sizes = len(dataset), len(dataset.texts)
+            seconds = sum(
+                _expected(-(-count // distributed.world_size()), size, how.batch_size, work)
+                for count, size, work in zip(counts, sizes, works, strict=True)
+            )
+            planned.append(Planned(dataset, seconds))
     return planned
 
 
-def _each(count: int, work: Callable[[Sequence[int]], object]) -> float:
-    """Return the seconds of one of `count` samples, from a few that are spread over them all."""
+def _expected(count: int, size: int, batch_size: int, work: Callable[[Sequence[int]], object]) -> float:
+    """Return the seconds of `count` samples in batches, from a few of `size` that are spread over them all.
+
+    A batch costs something by itself, whatever its size: the time of one sample beside that of several tells how much.
+    """
     if count == 0:
         return 0.0
-    probed = min(PROBED, count)
-    ids = [index * count // probed for index in range(probed)]
+    probed = min(PROBED, size)
+    ids = [index * size // probed for index in range(probed)]
+    one, several = _seconds(work, ids[:1]), _seconds(work, ids)
+    each = max(0.0, several - one) / max(1, probed - 1)
+    return count * each + -(-count // batch_size) * max(0.0, one - each)
+
+
+def _seconds(work: Callable[[Sequence[int]], object], ids: Sequence[int]) -> float:
     taken = []
     for _ in range(TRIES):
         start = time.perf_counter()
         work(ids)
         taken.append(time.perf_counter() - start)
-    return min(taken) / probed  # the first warms caches and memory up, and any may be disturbed
+    return min(taken)  # the first warms caches and memory up, and any may be disturbed
 
 
 def _images(
     model: ContrastiveModel, transform: Transform, dataset: EvalDataset, device: torch.device, ids: Sequence[int]
-) -> Tensor | None:
-    found = []
-    for index in ids:
-        try:
-            found.append(transform(dataset.image(index)))
-        except DataError:
-            continue  # the pass counts and names them
-    return model.encode_image(torch.stack(found).to(device)).cpu() if found else None
+) -> list[Tensor]:
+    batches = image_batches(dataset.images, ids, transform, len(ids), device=device)
+    return [model.encode_image(batch.inputs.to(device)).cpu() for batch in batches if batch.inputs is not None]
 
 
 def _texts(

@@ -40,22 +40,16 @@ def plan(
     with evaluating(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, how.precision == "bf16"):
         for dataset in datasets:
             splits = [other for other in (dataset.train, dataset.val) if other is not None]
-            counts = len(dataset) + sum(map(len, splits)), len(dataset.texts)
-            works = (
-                partial(_images, model, transform, dataset, device),
-                partial(_texts, model, tokenizer, dataset, device),
-            )
-            sizes = len(dataset), len(dataset.texts)
-            seconds = sum(
-                _expected(-(-count // distributed.world_size()), size, how.batch_size, work)
-                for count, size, work in zip(counts, sizes, works, strict=True)
-            )
+            images = partial(_images, model, transform, dataset, device)
+            texts = partial(_texts, model, tokenizer, dataset, device)
+            seconds = _expected(len(dataset) + sum(map(len, splits)), len(dataset), how.batch_size, images)
+            seconds += _expected(len(dataset.texts), len(dataset.texts), how.batch_size, texts)
             planned.append(Planned(dataset, seconds))
     return planned
 
 
 def _expected(count: int, size: int, batch_size: int, work: Callable[[Sequence[int]], object]) -> float:
-    """Return the seconds of `count` samples in batches, from a few of `size` that are spread over them all.
+    """Return the seconds of this process's share of `count` samples, from a few of `size` that are spread over them.
 
     A batch costs something by itself, whatever its size: the time of one sample beside that of several tells how much.
     """
@@ -64,7 +58,7 @@ def _expected(count: int, size: int, batch_size: int, work: Callable[[Sequence[i
     probed = min(PROBED, size)
     ids = [index * size // probed for index in range(probed)]
     one, several = _seconds(work, ids[:1]), _seconds(work, ids)
-    each = max(0.0, several - one) / max(1, probed - 1)
+    each, count = max(0.0, several - one) / max(1, probed - 1), -(-count // distributed.world_size())
     return count * each + -(-count // batch_size) * max(0.0, one - each)
 
 

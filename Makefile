@@ -16,7 +16,7 @@ timed = @echo "== $(1)"; begin=$$(date +%s); $(2) && echo "== done in $$(($$(dat
 .PHONY: help quickstart test test-slow check clean-quickstart
 
 help:
-	@echo "make quickstart   set up, build the built-in data, train, evaluate, report (about 5 minutes on two cores)"
+	@echo "make quickstart   set up, build the built-in data, train, evaluate, report (5 to 7 minutes on two cores)"
 	@echo "make test         set up and run the checks and the tests"
 	@echo "make test-slow    the tests that take minutes"
 

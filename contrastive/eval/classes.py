@@ -6,12 +6,12 @@ N images, C classes, E embed_dim.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from contrastive.errors import ConfigError
 from contrastive.eval.datasets import EvalDataset
+from contrastive.eval.pool import Pool
 
 FINE_BINS, SHOWN_BINS = 800, 50  # of cosines from -1 to 1; and of those, put together, what a report shows
 
@@ -36,26 +36,13 @@ def _of_template(prompts: Sequence[int], template: int, templates: int) -> Seque
     return prompts[template * synonyms : (template + 1) * synonyms]
 
 
-def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct rows and the place of each row among them; the rows themselves where none stands twice.
-
-    Equal rows must be scored once: a matrix product may round two equal ones differently and break their tie.
-    """
-    content = np.ascontiguousarray(rows.numpy() + 0.0)  # + 0.0: -0.0 and 0.0 differ in bytes
-    keys = content.view(np.dtype((np.void, content.strides[0]))).ravel()
-    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    if len(first) == len(rows):
-        return rows, torch.arange(len(rows))
-    return torch.from_numpy(content[first]), torch.from_numpy(place)
-
-
 def score_chunks(image_features: Tensor, weights: Tensor, max_scores: int) -> Iterator[tuple[slice, Tensor]]:
     """Yield a slice of the images and their cosines [n, C], float32, at most `max_scores` at a time."""
-    distinct, place = distinct_rows(weights)
+    pool = Pool.of(weights)
     rows = max(1, max_scores // len(weights))
     for start in range(0, len(image_features), rows):
-        scores = image_features[start : start + rows] @ distinct.T
-        yield slice(start, start + len(scores)), scores if distinct is weights else scores[:, place]
+        scores = image_features[start : start + rows] @ pool.rows.T
+        yield slice(start, start + len(scores)), scores if pool.rows is weights else scores[:, pool.place]
 
 
 def expected_hit(scores: Tensor, labels: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from contrastive.errors import ConfigError
-from contrastive.eval.classes import Similarities, class_weights, described, distinct_rows, score_chunks
+from contrastive.eval.classes import Similarities, class_weights, described, score_chunks
 from contrastive.eval.datasets import EvalDataset
 from contrastive.eval.embed import Embeddings
 from contrastive.eval.gallery import top_answers
+from contrastive.eval.pool import Pool
 from contrastive.eval.ranking import MAX_SCORES, rank
 from contrastive.eval.result import Result
 
@@ -112,7 +113,8 @@ class _ScoresByClass:
 
     def __init__(self, embeddings: Embeddings, max_scores: int) -> None:
         self.weights = class_weights(embeddings.text_features, embeddings.dataset.prompts)
-        self.images, self.place = distinct_rows(embeddings.image_features)
+        pool = Pool.of(embeddings.image_features)
+        self.images, self.place = pool.rows, pool.place
         self.size = len(self.place) * len(self.weights)
         self.classes = max(1, max_scores // len(self.images))
 

@@ -8,7 +8,6 @@ from contrastive.eval.classes import (
     SHOWN_BINS,
     Similarities,
     class_weights,
-    distinct_rows,
     expected_hit,
     need_labels,
     score_chunks,
@@ -32,21 +31,6 @@ def test_a_template_alone_averages_the_synonyms_of_a_class() -> None:
     first, second = template_weights(texts, dataset)
     torch.testing.assert_close(first, class_weights(texts, [(0, 1), (4,)]))
     torch.testing.assert_close(second, class_weights(texts, [(2, 3), (5,)]))
-
-
-def test_equal_rows_are_found_and_zero_has_no_sign() -> None:
-    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, -0.0], [2.0, 0.0]])
-    distinct, place = distinct_rows(rows)
-    assert len(distinct) == 3
-    torch.testing.assert_close(distinct[place], rows)
-    assert place[0] == place[2]
-
-
-def test_rows_that_all_differ_are_returned_as_they_are() -> None:
-    rows = unit(5, 3, 0)
-    distinct, place = distinct_rows(rows)
-    assert distinct is rows
-    assert place.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("max_scores", [1, 7, 10**6])

@@ -28,3 +28,18 @@ def test_equal_rows_are_found_among_ones_that_differ_little() -> None:
     assert torch.equal(copies[place], pool.copies[pool.place].long())
     assert torch.equal(pool.rows[pool.place], rows)
     assert all(torch.equal(rows[first], row) for first, row in zip(pool.first.tolist(), pool.rows, strict=True))
+
+
+def test_equal_rows_are_found_and_zero_has_no_sign() -> None:
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, -0.0], [2.0, 0.0]])
+    distinct, place = Pool.of(rows)[:2]
+    assert len(distinct) == 3
+    torch.testing.assert_close(distinct[place], rows)
+    assert place[0] == place[2]
+
+
+def test_rows_that_all_differ_are_returned_as_they_are() -> None:
+    rows = unit(5, 3, 0)
+    distinct, place = Pool.of(rows)[:2]
+    assert distinct is rows
+    assert place.tolist() == [0, 1, 2, 3, 4]

@@ -1,5 +1,6 @@
 """Errors a user can mend: each is one line naming the key or file, the value, the rule, and what to do."""
 
+import pickle
 from typing import Self
 
 
@@ -35,6 +36,14 @@ class MeaninglessError(ModelError):
 
 class RunError(UserError):
     """A run directory, launch or process count is wrong."""
+
+
+def why_unread(error: Exception) -> str:
+    """Return in one line why a model could not be read; the libraries would say how to run the code that is in it."""
+    said = (str(error).strip() or repr(error)).splitlines()[0]
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in said:
+        return "it holds more than weights, or is damaged; save its tensors as .safetensors"
+    return "it brings code of its own, which is never run" if "custom code" in said else said
 
 
 class Preempted(Exception):  # noqa: N818  (nothing is wrong: somebody asked)

@@ -24,10 +24,15 @@ def option(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained: an open_clip model (`name` or `model_cfg`), or two encoders of the tables (`image`, `text`)."""
+    """What is trained: an open_clip model (`name`, `model_cfg`), two encoders (`image`, `text`), or a `checkpoint`."""
 
     name: str | None = option(None, "open_clip model name, hf-hub:… or local-dir:…")
     pretrained: str | None = option(None, "open_clip pretrained tag or weights file, for a plain open_clip name")
+    checkpoint: Any = option(
+        None,
+        "go on from a model: RUN, RUN/checkpoints/best, ARCH@TAG, ARCH@FILE, local-dir:…, hf-hub:…, hf:…; or "
+        "{form: RUN, weights: ema}. It brings its own preprocessing and tokenizer, temperature and bias",
+    )
     model_cfg: dict[str, Any] = option({}, "an open_clip model_cfg: embed_dim, vision_cfg, text_cfg, …")
     image: dict[str, Any] = option({}, "image encoder: {name: …, options}")
     text: dict[str, Any] = option({}, "text encoder: {name: …, options}")

@@ -78,14 +78,17 @@ def test_a_loss_is_one_file(shards: Path, tmp_path: Path, outside: Path):
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
-def test_an_encoder_is_one_file_and_its_checkpoint_loads(shards: Path, tmp_path: Path, outside: Path):
+def test_an_encoder_is_one_file_and_its_checkpoint_loads(
+    shards: Path, tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+):
     (outside / "my_encoder.py").write_text(ENCODER)
     assert len(list(outside.glob("*.py"))) == claimed_files("an encoder")
     parts = ["model.image={name: cnn}", "model.text={name: 'my_encoder:Bag', width: 12}", "model.image_size=16"]
     rows = pretrain(tmp_path, shards, "model.model_cfg=null", *parts, "model.tokenizer={context_length: 8}")
     assert len(rows) == 6
-    from contrastive.models.checkpoint import load
+    from contrastive.models.checkpoint import ALLOWED, load
 
+    monkeypatch.setenv(ALLOWED, "my_encoder")
     assert type(load(tmp_path / "run").model.text).__name__ == "Bag"
 
 

@@ -3,15 +3,18 @@
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
+
+from contrastive.errors import ModelError, why_unread
 
 
 class HuggingFaceText(nn.Module):
     """The transformers model in a folder or on the hub, pooled over its real tokens.
 
     With `pretrained` false only the architecture is taken. `config` overrides entries of its description. Remote code
-    is never run.
+    is never run, and weights are safetensors.
     """
 
     reads_padding = False  # it is masked
@@ -25,12 +28,16 @@ class HuggingFaceText(nn.Module):
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        description = AutoConfig.from_pretrained(model, trust_remote_code=False, **(config or {}))
-        description = getattr(description, "text_config", description)
-        if pretrained:
-            self.trunk = AutoModel.from_pretrained(model, config=description, trust_remote_code=False)
-        else:
-            self.trunk = AutoModel.from_config(description, trust_remote_code=False)
+        try:
+            description = AutoConfig.from_pretrained(model, trust_remote_code=False, **(config or {}))
+            description = getattr(description, "text_config", description)
+            if pretrained:
+                options = {"config": description, "use_safetensors": True, "trust_remote_code": False}
+                self.trunk = AutoModel.from_pretrained(model, **options)
+            else:
+                self.trunk = AutoModel.from_config(description, trust_remote_code=False)
+        except (OSError, RuntimeError, ImportError, SafetensorError) as error:
+            raise ModelError(f"{model}: cannot be loaded: {why_unread(error)}") from error
         self.pooling, self.pad_id, self.width = pooling, pad_id, int(description.hidden_size)
 
     def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ class LSTM(nn.Module):
         last = _last_real_position(text, self.pad_id)  # [B]
         embedded = self.embedding(text)  # [B, L, width]
         tokens, _ = self.forwards(embedded)  # [B, L, width]
-        rows = torch.arange(len(text), device=text.device)
+        rows = torch.arange(text.shape[0], device=text.device)
         if self.backwards is None:
             return tokens[rows, last], tokens
         back, _ = self.backwards(_reverse(embedded, last))
@@ -56,4 +56,6 @@ def _reverse(x: Tensor, last: Tensor) -> Tensor:
     """Reverse each row's steps 0..last and leave the padding behind them where it is."""
     steps = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # [B, L]
     order = torch.where(steps <= last[:, None], last[:, None] - steps, steps)
-    return F.embedding(order + torch.arange(len(x), device=x.device)[:, None] * x.shape[1], x.reshape(-1, x.shape[-1]))
+    return F.embedding(
+        order + torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1], x.reshape(-1, x.shape[-1])
+    )

@@ -5,6 +5,8 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from contrastive.errors import ModelError, why_unread
+
 
 class TimmImage(nn.Module):
     """timm's model `model`, without its classifier; pooled as timm pools it.
@@ -24,6 +26,8 @@ class TimmImage(nn.Module):
             self.trunk = timm.create_model(model, pretrained=pretrained, num_classes=0, img_size=image_size, **options)
         except TypeError:  # convolutional towers take any size and know no img_size
             self.trunk = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+        except RuntimeError as error:  # pickled weights that hold more than tensors, an unknown name, weights that miss
+            raise ModelError(f"{model}: cannot be loaded: {why_unread(error)}") from error
         self.width = self.trunk.num_features
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

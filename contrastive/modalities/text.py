@@ -1,5 +1,6 @@
 """Captions to token ids: CLIP's byte pairs, or any tokenizer of transformers through open_clip."""
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +11,11 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
-from contrastive.errors import ModelError
+from contrastive.errors import ModelError, why_unread
 from contrastive.modalities.clip_bpe import ClipTokenizer
+
+REMOTE_CODE = "trust_remote_code"
+PLACE = ("is_local", "local_files_only")  # what transformers 5 notes of how it found the files
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,32 @@ class Tokenizer:
         if self.spec.name is None:
             return self.spec
         self._encode.save_pretrained(str(directory / "tokenizer"))  # type: ignore[attr-defined]
+        forget_place(directory / "tokenizer")
         return TokenizerSpec("tokenizer", self.spec.context_length, self.spec.options)
+
+
+def forget_place(folder: Path) -> None:
+    """Take out of a saved tokenizer how it was found: the same tokenizer is the same files, with a hub and without."""
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in content.items() if key not in PLACE}
+        path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _build(spec: TokenizerSpec) -> Callable[[list[str]], Tensor]:
     if spec.name is None and not spec.options:
         return ClipTokenizer(spec.context_length)
-    if spec.name is None:
-        tokenizer: Callable[[list[str]], Tensor] = SimpleTokenizer(context_length=spec.context_length, **spec.options)
-        return tokenizer
+    if REMOTE_CODE in spec.options:  # checkpoints and open_clip folders bring options of their own
+        raise ModelError(f"tokenizer {spec.name!r}: {REMOTE_CODE}: code that comes with a tokenizer is never run")
+    given: dict[str, Any] = {"context_length": spec.context_length, **spec.options}
     try:
-        logging.getLogger("transformers").setLevel(logging.ERROR)
-        tokenizer = HFTokenizer(spec.name, context_length=spec.context_length, **spec.options)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"tokenizer {spec.name!r}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        if spec.name is None:
+            tokenizer: Callable[[list[str]], Tensor] = SimpleTokenizer(**given)
+        else:
+            logging.getLogger("transformers").setLevel(logging.ERROR)
+            given[REMOTE_CODE] = False  # left open, transformers asks the user on the terminal
+            tokenizer = HFTokenizer(spec.name, **given)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(f"tokenizer {spec.name!r}: cannot be loaded: {why_unread(error)}") from error
     return tokenizer

@@ -6,22 +6,29 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
 from open_clip.factory import _get_hf_config, parse_model_name
 from open_clip.model import CLIPTextCfg
+from safetensors import SafetensorError
+from transformers import dynamic_module_utils
 
-from contrastive.errors import ConfigError, ModelError
+from contrastive.errors import ConfigError, ModelError, why_unread
 from contrastive.modalities.image import Preprocess
 from contrastive.modalities.text import Tokenizer, TokenizerSpec
 from contrastive.models.contrastive_model import ContrastiveModel, DualEncoder, OpenClipModel
 from contrastive.registry import IMAGE_ENCODERS, TEXT_ENCODERS, bind, convert, suggest
 from contrastive.settings import ModelConfig
+
+# What reading a folder of weights fails with; of types and attributes where its description is another's.
+UNREADABLE: tuple[type[Exception], ...] = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError)
+UNREADABLE += (AttributeError, AssertionError, SafetensorError, UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,19 @@ def check(config: ModelConfig) -> None:
     Raises:
         ConfigError: no or several kinds of model, an unknown open_clip name, part, option or key.
     """
-    kinds = {"model.name": config.name, "model.model_cfg": config.model_cfg, "model.image": config.image or config.text}
+    kinds = {
+        "model.checkpoint": config.checkpoint,
+        "model.name": config.name,
+        "model.model_cfg": config.model_cfg,
+        "model.image": config.image or config.text,
+    }
     chosen = [key for key, value in kinds.items() if value]
     if len(chosen) != 1:
-        rule = "give one of model.name, model.model_cfg, or both model.image and model.text"
+        rule = "give one of model.checkpoint, model.name, model.model_cfg, or both model.image and model.text"
         raise ConfigError(f"model: {rule}; {'none' if not chosen else ' and '.join(chosen)} is set")
     if config.pretrained and not config.name:
         raise ConfigError("model.pretrained: needs model.name, an open_clip model name")
-    _preprocess(config, {"size": config.image_size})
+    resolve_preprocess(config, {"size": config.image_size})
     if config.image or config.text:
         bind(IMAGE_ENCODERS, config.image, "model.image", image_size=config.image_size)
         bind(TEXT_ENCODERS, config.text, "model.text", vocab_size=1, context_length=1, pad_id=0)
@@ -72,6 +84,8 @@ def check_name(name: str, key: str) -> None:
 def build(config: ModelConfig) -> Built:
     """Return the model of a checked `model` section; weights are random unless it names pretrained ones.
 
+    One that begins with a `checkpoint` is not built but opened: see `models.beginning`.
+
     Raises:
         ConfigError: a part refused its options.
         ModelError: pretrained weights, a hub model or a tokenizer cannot be had.
@@ -89,14 +103,14 @@ def build(config: ModelConfig) -> Built:
     tokenizer = Tokenizer(_tokenizer_spec(config))
     given = {"vocab_size": tokenizer.vocab_size, "context_length": tokenizer.spec.context_length}
     model = DualEncoder(config, pad_id=tokenizer.pad_id, **given)
-    return Built(model, _preprocess(config, {"size": config.image_size}), tokenizer, config)
+    return Built(model, resolve_preprocess(config, {"size": config.image_size}), tokenizer, config)
 
 
 def _open_clip_by_name(config: ModelConfig) -> Built:
     name = str(config.name)
     schema, identifier = parse_model_name(name)
     try:
-        with warnings.catch_warnings(record=True) as caught, _errors_only():
+        with warnings.catch_warnings(record=True) as caught, _errors_only(), _no_questions():
             warnings.simplefilter("always")
             inner = open_clip.create_model(
                 name,
@@ -106,10 +120,8 @@ def _open_clip_by_name(config: ModelConfig) -> Built:
                 **_logits(config),
             )
         described = _described(schema, identifier)
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model.name: {name!r} cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from error
+    except UNREADABLE as error:
+        raise ModelError(f"model.name: {name!r} cannot be loaded: {why_unread(error)}") from error
     if mismatch := [w for w in caught if "QuickGELU mismatch" in str(w.message)]:
         raise ModelError(f"model.name: {mismatch[0].message} Take the {identifier}-quickgelu model, or another tag.")
     tokenizer = _open_clip_tokenizer(described["text_cfg"], identifier if schema else None)
@@ -128,6 +140,17 @@ def _errors_only() -> Iterator[None]:
         root.setLevel(before)
 
 
+@contextmanager
+def _no_questions() -> Iterator[None]:
+    """Have transformers refuse code that comes with a tower, where open_clip leaves it to ask on the terminal."""
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
+
+
 def _described(schema: str | None, identifier: str) -> dict[str, Any]:
     if schema is None:
         return dict(open_clip.get_model_config(identifier))
@@ -139,7 +162,7 @@ def _described(schema: str | None, identifier: str) -> dict[str, Any]:
 def _open_clip(inner: Any, config: ModelConfig, tokenizer: TokenizerSpec, preprocess: dict[str, Any]) -> Built:
     built_from = dataclasses.replace(config, name=None, pretrained=None)
     model = OpenClipModel(inner, int(config.model_cfg["embed_dim"]))
-    return Built(model, _preprocess(config, preprocess), Tokenizer(tokenizer), built_from)
+    return Built(model, resolve_preprocess(config, preprocess), Tokenizer(tokenizer), built_from)
 
 
 def _create(config: ModelConfig) -> Any:
@@ -147,11 +170,10 @@ def _create(config: ModelConfig) -> Any:
     custom = cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     try:
-        return (open_clip.CoCa if "multimodal_cfg" in cfg else kind)(**{**cfg, **_logits(config)})
+        with _no_questions():
+            return (open_clip.CoCa if "multimodal_cfg" in cfg else kind)(**{**cfg, **_logits(config)})
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"model.model_cfg: open_clip refused it: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from error
+        raise ConfigError(f"model.model_cfg: open_clip refused it: {why_unread(error)}") from error
 
 
 def _logits(config: ModelConfig) -> dict[str, Any]:
@@ -201,7 +223,12 @@ def _tokenizer_spec(config: ModelConfig) -> TokenizerSpec:
     return TokenizerSpec(**config.tokenizer)
 
 
-def _preprocess(config: ModelConfig, base: dict[str, Any]) -> Preprocess:
+def resolve_preprocess(config: ModelConfig, base: Mapping[str, Any]) -> Preprocess:
+    """Return the preprocessing of a model, `base`, as `model.preprocess` changes it.
+
+    Raises:
+        ConfigError: an unknown key, or a value of a wrong type.
+    """
     known = {f.name: f.type for f in dataclasses.fields(Preprocess)}
     values = {key: value for key, value in base.items() if key in known}
     values["size"] = _side(values["size"])

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from contrastive.registry import find as find_part
 from contrastive.settings import ModelConfig
 
 FORMAT = 1
+ALLOWED = "CONTRASTIVE_PARTS"  # packages, with commas between them, whose classes a checkpoint may name
 DESCRIPTION, WEIGHTS, EMA, BEST = "checkpoint.json", "model.safetensors", "ema.safetensors", "best.json"
 Weights = Literal["trained", "ema"]
 
@@ -93,7 +95,10 @@ def find(path: str | Path) -> Path:
     path = Path(path)
     best = path.parent / BEST
     if path.name == "best" and best.is_file():
-        path = path.parent / str(json.loads(best.read_text())["checkpoints"][0]["checkpoint"])
+        try:
+            path = path.parent / Path(json.loads(best.read_text())["checkpoints"][0]["checkpoint"]).name
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"{best}: cannot be read ({type(error).__name__}); give a checkpoints/step-…") from error
     if (path / DESCRIPTION).is_file():
         return path
     saved = sorted(p for p in path.glob("checkpoints/step-*") if (p / DESCRIPTION).is_file())
@@ -118,6 +123,7 @@ def ready(built: Built, info: dict[str, Any], device: torch.device | str) -> Loa
     """Return a model that was built on the CPU on its device, in evaluation mode, with `info` and its preprocessing."""
     preprocess, spec = built.preprocess.to_dict(), built.tokenizer.spec
     config = dataclasses.asdict(dataclasses.replace(built.config, teacher={}, tokenizer={}))  # said below by content
+    del config["checkpoint"]  # of a run's settings, never of a model: what was known by its identity stays so
     description = {
         "model": config,
         "preprocess": preprocess,
@@ -139,6 +145,7 @@ def restore(folder: Path, weights: Weights = "trained") -> tuple[Built, dict[str
         if description["format"] > FORMAT:
             raise ModelError(f"{folder}: is of format {description['format']}, this version reads {FORMAT}; upgrade")
         config = ModelConfig(**description["model"])
+        _require_known_parts(folder, config)
         tokenizer = description["tokenizer"]
         if tokenizer["name"] is not None:
             tokenizer = {**tokenizer, "name": str(folder / tokenizer["name"])}
@@ -147,10 +154,25 @@ def restore(folder: Path, weights: Weights = "trained") -> tuple[Built, dict[str
         }
         fresh = build(_offline(config, tokenizer))
         fresh.model.load_state_dict(load_file(str(file)), strict=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}") from error
     stored = Preprocess(**preprocess)
     return Built(fresh.model, stored, Tokenizer(TokenizerSpec(**tokenizer)), config), description["info"]
+
+
+def _require_known_parts(folder: Path, config: ModelConfig) -> None:
+    """Refuse a description that names code outside our tables: whoever wrote the file would choose what runs.
+
+    Raises:
+        ModelError: it does, and the user has not allowed the package.
+    """
+    allowed = [name.strip() for name in os.environ.get(ALLOWED, "").split(",")]
+    for key, table, spec in (("image", IMAGE_ENCODERS, config.image), ("text", TEXT_ENCODERS, config.text)):
+        name = str(spec.get("name", "")) if spec else ""
+        package = name.partition(":")[0].partition(".")[0]
+        if spec and name not in table and package not in allowed:
+            rule = f"which a checkpoint may only name with your leave; if it is your own, set {ALLOWED}={package}"
+            raise ModelError(f"{folder / DESCRIPTION}: model.{key}.name: {name!r} is code from elsewhere, {rule}")
 
 
 def _offline(config: ModelConfig, tokenizer: dict[str, Any]) -> ModelConfig:

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from contrastive.errors import ConfigError, ModelError
-from contrastive.models import checkpoint, huggingface
+from contrastive.errors import ConfigError, ModelError, why_unread
+from contrastive.modalities.text import forget_place
+from contrastive.models import checkpoint, exported, huggingface
 from contrastive.models.build import Built, build, check_name
 from contrastive.models.checkpoint import Loaded, Weights, ready
 from contrastive.models.identity import identity, saved
+from contrastive.models.mapping import from_transformers
+from contrastive.models.torchscript import OPENAI, is_openai, is_torchscript, read_torchscript
 from contrastive.registry import suggest
 from contrastive.settings import ModelConfig
 
@@ -43,18 +47,52 @@ def open_model(form: str, device: torch.device | str = "cpu", weights: Weights =
     """
     if _is_ours(form):
         return checkpoint.load(form, device, weights)
+    form = _of_others(form, weights)
+    scheme, _, place = form.partition(":")
+    if scheme == "hf":
+        with torch.random.fork_rng(devices=[]):
+            return _transformers(form, place, device)
+    if scheme == "export":
+        return exported.load(Path(place), device)
+    return ready(_built(form), {"form": form}, device)
+
+
+def open_built(form: str, weights: Weights = "trained") -> tuple[Built, dict[str, Any]]:
+    """Return the model that `form` names as `build` makes one, to train or to export, and what is known of it.
+
+    A model of transformers is rebuilt as the one of open_clip that computes the same. torch's random state is kept.
+
+    Raises:
+        ModelError: as `open_model`, or it is a model of transformers that open_clip has no equal of.
+    """
+    if _is_ours(form):
+        folder = checkpoint.find(form)
+        with torch.random.fork_rng(devices=[]):
+            built, info = checkpoint.restore(folder, weights)
+        return built, {**info, "path": str(folder), "weights": weights}
+    form = _of_others(form, weights)
+    return _built(form), {"form": form}
+
+
+def _of_others(form: str, weights: Weights) -> str:
     if weights == "ema":
         raise ModelError(f"{form}: only a run of ours has a moving average of its weights; take the trained ones")
-    form = _explicit(form)
+    return _explicit(form)
+
+
+def _built(form: str) -> Built:
     scheme, _, place = form.partition(":")
+    if scheme == "export":
+        raise ModelError(f"{place}: is an export that can only be evaluated; give the model that it was made of")
     with torch.random.fork_rng(devices=[]):
         if scheme == "hf":
-            return _transformers(form, place, device)
+            return from_transformers(place)
+        folder, _, file = place.rpartition("@")
+        if scheme == "local-dir" and folder and Path(file).is_file():
+            return _from_file(f"local-dir:{folder}", Path(file))
         if scheme in ("local-dir", "hf-hub"):
-            built = _open_clip(form, scheme, place)
-        else:
-            built = _by_architecture(form, *form.split("@", 1))
-    return ready(built, {"form": form}, device)
+            return _open_clip(form, scheme, place)
+        return _by_architecture(form, *form.split("@", 1))
 
 
 def _is_ours(form: str) -> bool:
@@ -73,6 +111,8 @@ def _explicit(form: str) -> str:
     if form.startswith(("hf:", "hf-hub:", "local-dir:")):
         return form
     if path.is_dir():
+        if exported.is_exported(form):
+            return f"export:{form}"
         if (path / OPEN_CLIP).is_file():
             return f"local-dir:{form}"
         if (path / TRANSFORMERS).is_file():
@@ -130,6 +170,11 @@ def _reason(error: ModelError) -> str:
 def _from_file(arch: str, path: Path) -> Built:
     """Return the architecture with the weights of a file: plain, or as open_clip's trainer saves them."""
     state = _state(path)
+    if is_openai(state):
+        state = {name: value for name, value in state.items() if name not in OPENAI}
+        if not (open_clip.get_model_config(arch) or {}).get("quick_gelu"):
+            raise ModelError(f"{path}: is one of OpenAI's, all of which have QuickGELU, and {arch} has not; "
+                             f"write {arch}-quickgelu@{path}")  # fmt: skip
     # A model that was trained with SigLIP's loss has a bias that most architectures do not mention.
     built = build(ModelConfig(name=arch, init_logit_bias=0.0 if "logit_bias" in state else None))
     inner: Any = built.model.inner
@@ -157,12 +202,14 @@ def _state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
+        elif is_torchscript(path):
+            content = read_torchscript(path)
         else:  # mapped, so that the optimizer's state beside the weights is never read
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         raise ModelError(f"{path}: holds more than weights, or is damaged; save its tensors as .safetensors") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        said = (str(error) or "it ends too early").splitlines()[0]
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        said = why_unread(error) if str(error) else "it ends too early"
         raise ModelError(f"{path}: cannot be read: {said}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     for prefix in PREFIXES:
@@ -196,8 +243,13 @@ def _transformers(form: str, place: str, device: torch.device | str) -> Loaded:
     description = {
         "model": {k: v for k, v in model.inner.config.to_dict().items() if not k.startswith("_")},
         "preprocess": preprocess,
-        "tokenizer": [saved(tokenizer.inner.save_pretrained), tokenizer.context_length, tokenizer.padding],
+        "tokenizer": [saved(partial(_save, tokenizer.inner)), tokenizer.context_length, tokenizer.padding],
     }
     digest = identity(model.inner.state_dict(), description)
     model.to(device).eval()
     return Loaded(model, transform, tokenizer, {"form": form, "preprocess": preprocess}, digest)
+
+
+def _save(tokenizer: Any, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    forget_place(folder)

@@ -3,22 +3,29 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from contrastive.errors import ModelError
+from contrastive.errors import ModelError, why_unread
 from contrastive.modalities.decode import as_rgb
 from contrastive.models.contrastive_model import ContrastiveModel
+from contrastive.models.quantization import KEY, check
 
 # Whether the text tower must be told what is padding. CLIP's looks only backwards from the end token, whose id may be
 # that of the padding; SigLIP's reads its padding, as it did in training.
 MASKED = {"clip": False, "metaclip_2": False, "siglip": False, "chinese_clip": True, "altclip": True}
+DUAL = "vision-text-dual-encoder"  # two towers of any kind
+CAUSAL = ("clip_text_model",)  # its text towers that need no mask, as CLIP's
+SHIFTED = ("altclip", "roberta", "xlm-roberta", "camembert", "mpnet")  # number positions behind the padding's
 LOGITS = ("logit_scale", "logit_bias")
+ADAPTER = "adapter_config.json"
 
 
 class HuggingFaceModel(ContrastiveModel):
@@ -78,24 +85,51 @@ def load(source: str) -> tuple[HuggingFaceModel, Callable[[Image.Image], Tensor]
     """
     given: dict[str, Any] = {"trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet():
             config = transformers.AutoConfig.from_pretrained(source, **given)
-            if config.model_type not in MASKED:
-                raise ModelError(f"{source}: is of type {config.model_type}; what can be read: {', '.join(MASKED)}")
+            if config.model_type not in (*MASKED, DUAL):
+                known = ", ".join((*MASKED, DUAL))
+                raise ModelError(f"{source}: is of type {config.model_type}; what can be read: {known}")
+            _require_plain(source, config)
             options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
             inner, report = transformers.AutoModel.from_pretrained(source, **options, **given)
             processor = transformers.AutoImageProcessor.from_pretrained(source, **given)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise ModelError(f"{source}: cannot be loaded: {_first_line(error)}") from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        AssertionError,
+        SafetensorError,
+    ) as error:
+        raise ModelError(f"{source}: cannot be loaded: {why_unread(error)}") from error
     absent = sorted(report["missing_keys"]) + sorted(str(found[0]) for found in report["mismatched_keys"])
     if absent:  # transformers leaves them random
         raise ModelError(f"{source}: its weights do not fit its config.json, the first of {len(absent)} is {absent[0]}")
-    masked = MASKED[config.model_type]
+    masked = MASKED.get(config.model_type, config.text_config.model_type not in CAUSAL)
     padding = "longest" if masked else "max_length"  # masked padding changes nothing but the time
     ids = HuggingFaceTokenizer(tokenizer, _context_length(config, tokenizer), padding)
     model = HuggingFaceModel(inner, int(tokenizer.pad_token_id) if masked else None)
     return model, partial(_pixels, processor), ids, processor
+
+
+def _require_plain(source: str, config: Any) -> None:
+    """Refuse a description that would have transformers fetch code, or other weights than the folder's.
+
+    Raises:
+        ModelError: it does.
+    """
+    for part in (config, config.text_config, config.vision_config):
+        kernel = str(getattr(part, "_attn_implementation", None))
+        if "/" in kernel:  # of the hub: compiled code
+            raise ModelError(f"{source}: config.json: attention {kernel!r} is code from elsewhere; remove it")
+    if quantised := getattr(config, KEY, None):
+        check(quantised, source)
+    if Path(source, ADAPTER).is_file():
+        raise ModelError(f"{source}: {ADAPTER} names the weights of another model; merge it, and save the whole model")
 
 
 def _pixels(processor: Any, image: Image.Image) -> Tensor:
@@ -106,7 +140,7 @@ def _pixels(processor: Any, image: Image.Image) -> Tensor:
 def _context_length(config: Any, tokenizer: Any) -> int:
     """Return how many tokens both the positions of the text tower and the tokenizer allow."""
     text = config.text_config
-    used = text.pad_token_id + 1 if config.model_type == "altclip" else 0  # positions are numbered behind the padding's
+    used = text.pad_token_id + 1 if {config.model_type, text.model_type} & set(SHIFTED) else 0
     return int(min(tokenizer.model_max_length, text.max_position_embeddings - used))
 
 
@@ -116,12 +150,8 @@ def _pooled(output: Any) -> Tensor:
     return features
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back the progress bars and reports of transformers; what matters in them is raised."""
     said, drawn = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()

@@ -22,15 +22,15 @@ from contrastive.data.storage import Storage
 from contrastive.data.stream import Reader
 from contrastive.errors import Preempted, UserError
 from contrastive.modalities.image import TrainTransform
-from contrastive.models import build as models
 from contrastive.models import teacher as teachers
+from contrastive.models.build import Built
 from contrastive.report import write_report
 from contrastive.runs import machine
 from contrastive.runs.hooks import Parts, RunHooks
 from contrastive.runs.lifesigns import LifeSigns
 from contrastive.runs.lock import RunLock
 from contrastive.runs.preparing import Prepared, introduce
-from contrastive.runs.starting import find_start, require_one_dataset, require_shared
+from contrastive.runs.starting import find_start, require_one_dataset, require_shared, untrained
 from contrastive.tracking import Tracker, environment
 from contrastive.train import directory as run_directory
 from contrastive.train import optim, sharding, task
@@ -127,9 +127,9 @@ class Launch:
             hooks.keeper.close()
         self._close(loader, hooks, tracker)
 
-    def _models(self) -> tuple[models.Built, teachers.Teacher | None]:
+    def _models(self) -> tuple[Built, teachers.Teacher | None]:
         torch.manual_seed(self.config.train.seed)  # the same weights on every rank
-        built, teacher = models.build(self.config.model), teachers.load(self.config.model)
+        built, teacher = untrained(self.config, self.prepared.begun), teachers.load(self.config.model)
         # Accelerate is not told of the teacher, so that it wraps and sends nothing of it.
         on_device = None if teacher is None else teacher.to(self.accelerator.device)
         return built, None if on_device is None else on_device.to(memory_format=torch.channels_last)

@@ -14,14 +14,17 @@ from contrastive.data.stream import Reader
 from contrastive.errors import ConfigError, RunError
 from contrastive.eval import suite
 from contrastive.eval.datasets import EvalDataset
+from contrastive.models import beginning
 from contrastive.models import build as models
 from contrastive.models import teacher as teachers
+from contrastive.models.build import Built
 from contrastive.runs.eval_data import open_eval_dataset
 from contrastive.settings import Config
 from contrastive.tracking import CountLine, check_trackers
 from contrastive.train import directory as run_directory
 from contrastive.train import task
 from contrastive.train.caching import plan_step
+from contrastive.train.checkpoints import Checkpoints
 from contrastive.train.loop import Span
 
 log = logging.getLogger("contrastive")
@@ -29,11 +32,15 @@ log = logging.getLogger("contrastive")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that has passed the door: everything a user gave is checked, nothing is trained yet."""
+    """A run that has passed the door: everything a user gave is checked, nothing is trained yet.
+
+    `begun` is the model of `model.checkpoint`, of a run that has no checkpoint of its own.
+    """
 
     config: Config
     pool: Pool
     datasets: list[EvalDataset]
+    begun: Built | None = None
 
     @property
     def directory(self) -> Path:
@@ -49,6 +56,7 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
     """
     config = load(files, overrides)
     models.check(config.model)
+    beginning.check(config.model)
     teachers.check(config.model)
     task.check(config)
     _check_processes(config)
@@ -67,6 +75,7 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
         run_directory.require_writable(directory)
     datasets = [open_eval_dataset(path) for path in config.eval.datasets]
     _check_evaluation(config, datasets)
+    begun = _begun(config)
     storage = Storage(storage_options(config.data))
     with CountLine("indexing shards", distributed.rank() == 0) as progress:
         pool = open_pool(config.data, storage, progress)
@@ -75,7 +84,14 @@ def prepare(files: Sequence[str], overrides: Sequence[str]) -> Prepared | None:
         rule = f"is more than the {available:,} samples of data.train; a batch may not hold a sample twice"
         raise ConfigError(f"data.global_batch_size: {config.data.global_batch_size} {rule}")
     Reader(pool, storage, config.data.damaged_shards).probe()
-    return Prepared(config, pool, datasets)
+    return Prepared(config, pool, datasets, begun)
+
+
+def _begun(config: Config) -> Built | None:
+    """Return the model of `model.checkpoint`; a run that has checkpoints of its own never reads it again."""
+    if not config.model.checkpoint or Checkpoints(Path(config.run.directory), None).steps():
+        return None
+    return beginning.begin(config.model)
 
 
 def _check_processes(config: Config) -> None:
@@ -118,6 +134,8 @@ def introduce(prepared: Prepared, facts: dict[str, Any], steps: Span) -> None:
         *(size, size // facts["world_size"]),
     )
     log.info("step: %s", facts["step"])
+    if prepared.begun is not None:
+        log.info("begins with %s", beginning.origin(config.model))
     if "teacher" in facts:
         log.info("teacher: %s", facts["teacher"])
     log.info(

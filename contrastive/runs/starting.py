@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from contrastive import distributed
 from contrastive.data.pool import Pool
 from contrastive.data.state import StreamState
-from contrastive.errors import DataError, RunError
+from contrastive.errors import DataError, ModelError, RunError
+from contrastive.models.build import Built, build
+from contrastive.models.checkpoint import restore
 from contrastive.settings import Config
 from contrastive.train.checkpoints import Checkpoints
 from contrastive.train.resume import Change
 from contrastive.train.state import FACTS
 
 log = logging.getLogger("contrastive")
+DAMAGED = "nothing was changed; bring one back from a copy, or begin anew in another run.directory"
 PATIENCE_SECONDS = 60.0  # so long NFS may remember that a file was not there
 
 
@@ -59,8 +64,7 @@ def _newest(config: Config, data: StreamState, checkpoints: Checkpoints, changed
     for problem in problems:
         log.warning("skipped: %s", problem)
     if step is None and problems:
-        rule = "nothing was changed; bring one back from a copy, or begin anew in another run.directory"
-        raise RunError(f"run.directory: every checkpoint of {directory} is damaged ({problems[0]}); {rule}")
+        raise RunError(f"run.directory: every checkpoint of {directory} is damaged ({problems[0]}); {DAMAGED}")
     if step is None:
         if config.run.resume == "must":
             raise RunError(f"run.resume: must, and {directory} holds no checkpoint to go on with")
@@ -85,6 +89,30 @@ def _consumed(config: Config, data: StreamState, facts: dict[str, Any], changed:
         return data.resumed_from(saved, "restart" if restarts else "refuse").consumed
     except DataError as error:
         raise DataError(f"{error}: run.accept_changes=[data]") from error
+
+
+def untrained(config: Config, begun: Built | None) -> Built:
+    """Return the model of a run before what its checkpoints hold is read: built, or `begun` from model.checkpoint.
+
+    Of a run that goes on, its newest readable checkpoint describes it: what it began with may be gone by now, or be
+    another model.
+
+    Raises:
+        RunError: no checkpoint of the run can be read.
+    """
+    if not config.model.checkpoint:
+        return build(config.model)
+    if begun is not None:
+        return begun
+    checkpoints, problems = Checkpoints(Path(config.run.directory), None), []
+    for step in checkpoints.steps():
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return restore(checkpoints.path(step))[0]
+        except ModelError as error:
+            problems.append(str(error))
+    said = problems[0] if problems else "there is none"
+    raise RunError(f"run.directory: every checkpoint of {config.run.directory} is damaged ({said}); {DAMAGED}")
 
 
 def require_shared(path: Path) -> None:

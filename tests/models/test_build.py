@@ -89,7 +89,11 @@ def test_a_builtin_name_is_built_with_its_own_tokenizer_length():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "model: give one of model.name, model.model_cfg, or both model.image and model.text; none is set"),
+        (
+            {},
+            "model: give one of model.checkpoint, model.name, model.model_cfg, or both model.image and model.text; "
+            "none is set",
+        ),
         ({"name": "RN50", "model_cfg": MODEL_CFG}, "model.name and model.model_cfg is set"),
         ({"name": "ViT-B-33"}, "model.name: open_clip has no model 'ViT-B-33'; did you mean ViT-B-32?"),
         ({"pretrained": "openai", "model_cfg": MODEL_CFG}, "model.pretrained: needs model.name"),

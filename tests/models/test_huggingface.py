@@ -26,6 +26,8 @@ KINDS = {
     "siglip": transformers.SiglipModel,
     "chinese_clip": transformers.ChineseCLIPModel,
     "altclip": transformers.AltCLIPModel,
+    "bert": transformers.VisionTextDualEncoderModel,
+    "roberta": transformers.VisionTextDualEncoderModel,
 }
 
 
@@ -46,8 +48,12 @@ def write(folder: Path, kind: str = "clip") -> Path:
     text: dict[str, Any] = {**TEXT, "pad_token_id": PAD}
     if kind == "altclip":
         text |= {"project_dim": 32, "max_position_embeddings": 12 + PAD + 1}
+    vision: dict[str, Any] = dict(VISION)
+    if kind in ("bert", "roberta"):  # the text tower of a dual encoder
+        text |= {"model_type": kind, "max_position_embeddings": 12 + (PAD + 1 if kind == "roberta" else 0)}
+        vision["model_type"] = "vit"
     own = {} if kind == "siglip" else {"projection_dim": 16}
-    model = model_class(model_class.config_class(text_config=text, vision_config=dict(VISION), **own)).eval()
+    model = model_class(model_class.config_class(text_config=text, vision_config=vision, **own)).eval()
     for parameter in model.parameters():  # else the last layers start so small that all features are alike
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)

@@ -56,6 +56,17 @@ EVALUATORS = {
     "retrieval": "contrastive.eval.retrieval:Retrieval",
     "zeroshot": "contrastive.eval.zeroshot:ZeroShot",
 }
+EXPORTERS = {
+    "onnx": "contrastive.export.onnx:Onnx",
+    "onnx_int8": "contrastive.export.onnx_int8:OnnxInt8",
+    "open_clip": "contrastive.export.open_clip:OpenClip",
+    "safetensors": "contrastive.export.safetensors:Safetensors",
+    "sentence_transformers": "contrastive.export.sentence_transformers:SentenceTransformers",
+    "timm": "contrastive.export.timm:Timm",
+    "torch_export": "contrastive.export.torch_export:TorchExport",
+    "torchao_int8": "contrastive.export.torchao_int8:TorchaoInt8",
+    "transformers": "contrastive.export.transformers:Transformers",
+}
 TABLES: dict[str, dict[str, str]] = {
     "model.image": IMAGE_ENCODERS,
     "model.text": TEXT_ENCODERS,
@@ -63,6 +74,7 @@ TABLES: dict[str, dict[str, str]] = {
     "losses.*": LOSSES,
     "eval tasks": EVALUATORS,
     "eval format": EVAL_FORMATS,
+    "export --to": EXPORTERS,
 }
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from contrastive import config, distributed, registry
 from contrastive.cli import data as data_commands
-from contrastive.cli import evaluation
+from contrastive.cli import evaluation, exports, imports
 from contrastive.errors import Preempted, UserError
 
 log = logging.getLogger("contrastive")
@@ -26,9 +26,12 @@ configs/glyphs.yaml is taken. RUN/config.yaml of an earlier run is a valid file.
 """
 COMMANDS = """usage: contrastive COMMAND …
 
-  pretrain   train an image-text model: the same as pretrain.py
-  eval       evaluate a run, a checkpoint or another's model: the same as eval_zeroshot.py
-  data       index, verify, stats, shuffle-report, bench: what is known about shards
+  pretrain      train an image-text model: the same as pretrain.py
+  eval          evaluate a run, a checkpoint or another's model: the same as eval_zeroshot.py
+  export        write a model in another library's format, and prove it: open_clip, transformers, timm, ONNX, …
+  import        make anybody's model our checkpoint, to train it further or to evaluate it
+  import-flags  write the settings that an open_clip training command means
+  data          index, verify, stats, shuffle-report, bench: what is known about shards
 
 contrastive COMMAND --help says more.
 """
@@ -37,7 +40,14 @@ contrastive COMMAND --help says more.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `contrastive COMMAND …`; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    commands: dict[str, Callable[[Sequence[str]], int]] = {"pretrain": pretrain, "eval": evaluate, "data": data}
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "pretrain": pretrain,
+        "eval": evaluate,
+        "export": lambda words: _guard(lambda: exports.run(words)),
+        "import": lambda words: _guard(lambda: imports.run(words)),
+        "import-flags": lambda words: _guard(lambda: imports.run_flags(words)),
+        "data": data,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(COMMANDS)
         return 0 if arguments else 2

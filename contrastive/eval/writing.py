@@ -3,7 +3,7 @@
 results.json, whose keys keep their order and which never holds NaN:
 
     {"schema": "contrastive-eval/1", "created": time, "environment": {…}, "model": {"name", …},
-     "baseline": name of the model compared with, or null,
+     "baseline": name of the model compared with, or null, "languages": {dataset: code, unless it is English},
      "results": [{"dataset", "task", "n": images,
                   "metrics": {name: {"value", "ci95": [low, high] or null, "chance": or null}},
                   "comparison": {name: {"delta", "ci95", "p", "baseline"}}, "timing": seconds, "warnings", "unreadable",
@@ -102,6 +102,7 @@ def document(
         "environment": about.get("environment", {}),
         "model": {key: value for key, value in about.items() if key not in BESIDE_MODEL},
         "baseline": about.get("baseline"),
+        "languages": {k: v for k, v in about.get("languages", {}).items() if v != "en"},
         "results": [_entry(result) for result in results],
         "checkpoints": [
             {**checkpoint, "results": [_entry(result, details=False) for result in checkpoint["results"]]}

@@ -38,7 +38,13 @@ def written(folder: Path, *results: EvalResult, **about: object) -> dict[str, An
 
 def test_results_hold_every_number_with_its_interval_and_chance(tmp_path: Path) -> None:
     content = written(tmp_path, result())
-    assert list(content) == ["schema", "created", "environment", "model", "baseline", "results", "checkpoints"]
+    assert list(content) == [
+        "schema",
+        "created",
+        "environment",
+        "model",
+        *("baseline", "languages", "results", "checkpoints"),
+    ]
     assert (content["schema"], content["baseline"], content["environment"]) == (SCHEMA, "old", {"torch": "2.11"})
     assert content["model"] == {"name": "ViT-B-32", "pretrained": "laion2b", "step": 30}
     (row,) = content["results"]
@@ -47,6 +53,11 @@ def test_results_hold_every_number_with_its_interval_and_chance(tmp_path: Path) 
         "ece": {"value": 0.125, "ci95": None, "chance": None},
     }
     assert (row["dataset"], row["task"], row["n"], row["error"]) == ("digits", "zeroshot", 1797, None)
+
+
+def test_languages_other_than_english_are_said(tmp_path: Path) -> None:
+    said = written(tmp_path, result(), languages={"digits": "en", "xtd10_de": "de"})["languages"]
+    assert said == {"xtd10_de": "de"}
 
 
 def test_what_a_comparison_found_is_kept(tmp_path: Path) -> None:

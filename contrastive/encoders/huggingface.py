@@ -48,6 +48,6 @@ class HuggingFaceText(nn.Module):
             return tokens[:, 0], tokens
         if self.pooling == "last":
             last = torch.where(mask, torch.arange(text.shape[1], device=text.device), 0).amax(dim=1)
-            return tokens[torch.arange(len(text), device=text.device), last], tokens
+            return tokens[torch.arange(text.shape[0], device=text.device), last], tokens
         weights = mask.to(tokens.dtype)[..., None]  # [B, L, 1]
         return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1), tokens

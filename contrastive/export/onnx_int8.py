@@ -24,7 +24,8 @@ from contrastive.export.probe import Probe, built_in_probe
 from contrastive.export.source import Source
 
 BATCH = 8  # of calibration
-WEIGHTED = ("MatMul", "Gemm", "Gather")  # linear layers and tables of embeddings
+LINEAR = ("MatMul", "Gemm")
+WEIGHTED = (*LINEAR, "Gather")  # and tables of embeddings
 RECURRENT = "LSTM"  # ONNX Runtime has no other int8 of it than with activations scaled as they come
 DYNAMIC = (*WEIGHTED, RECURRENT)
 STATIC = (*WEIGHTED, "Conv")
@@ -129,9 +130,10 @@ class _Job:
     def _static(self, name: str, values: Values, in_float: Sequence[str]) -> None:
         from onnxruntime.quantization import QuantType, quantize_static
 
+        model = self._folded()
         with _said(self.path):
             quantize_static(
-                self._folded(),
+                model,
                 str(self.out),
                 _Batches(name, values),
                 op_types_to_quantize=list(STATIC),
@@ -139,7 +141,7 @@ class _Job:
                 reduce_range=self.reduce_range,
                 activation_type=QuantType.QUInt8,  # beside int8 weights the fastest where there is VNNI
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=list(in_float),
+                nodes_to_exclude=[*in_float, *_projection(model)],
                 use_external_data_format=self._is_outside,
                 extra_options=STATIC_OPTIONS,
             )
@@ -204,6 +206,17 @@ def _embedded(path: Path, name: str, values: Values) -> Values:
 def _convolutions(model: Any) -> list[str]:
     """Return the names of the convolutions, in the order of computation."""
     return [node.name for node in model.graph.node if node.op_type == "Conv"]
+
+
+def _projection(model: Any) -> list[str]:
+    """Return the name of the last linear layer, on pooled features.
+
+    It is next to no work, and pooled features of an odd caption (none, one letter) lie outside what calibration saw:
+    in int8 it took 0.01 of cosine from them.
+    """
+    weights = {one.name for one in model.graph.initializer}
+    linear = [node.name for node in model.graph.node if node.op_type in LINEAR and node.input[1] in weights]
+    return linear[-1:]
 
 
 def _growing(count: int) -> list[int]:

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from contrastive.errors import ModelError
 from contrastive.export.exporter import Exporter, Tower, Written
 from contrastive.export.probe import MENDED, Probe
+from contrastive.export.readers.run import median_seconds
 from contrastive.export.source import Source
 
 READERS = Path(__file__).parent / "readers"
+TIMED = [1, 32]  # batch sizes
 READ_SECONDS = 1800.0  # a large model on a slow disk; a reader that hangs is ended
 LAYER_DIFFERS = {"exact": 1e-5, "rounded": 0.1}  # relative: float32 of deep towers stays below, int8 mostly
 PROCESS = {
@@ -48,13 +50,15 @@ class Parity:
 
     `pixels`: the largest difference of a preprocessed value, None where the format has no preprocessing; `ids_equal`:
     the share of plain captions whose token ids agree, but for what fills them up, `ids_equal_mended` that of captions
-    that CLIP's tokenizer mends before it reads them.
+    that CLIP's tokenizer mends before it reads them; `milliseconds`: of a format that is not exact, what a batch takes
+    ours, eager PyTorch here, and the export in its process, by tower and batch size.
     """
 
     towers: Mapping[Tower, Agreement]
     pixels: float | None = None
     ids_equal: float | None = None
     ids_equal_mended: float | None = None
+    milliseconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     read_with: Mapping[str, str] = field(default_factory=dict)
 
@@ -120,6 +124,7 @@ def _compared(claim: Claim, place: Path) -> Parity:
         towers=towers,
         pixels=_pixel_difference(pixels, found),
         **_token_shares(ids, found, len(claim.probe.texts)),
+        milliseconds=_milliseconds(claim, place, found),
         extra={name.removeprefix("extra:"): found[name].tolist() for name in found if name.startswith("extra:")},
         read_with=json.loads(str(found["modules"])),
     )
@@ -133,7 +138,8 @@ def _write_probe(place: Path, claim: Claim) -> None:
     np.save(place / "ids.npy", built.tokenizer(texts).numpy())
     for number, image in enumerate(probe.images):
         image.save(place / "images" / f"{number:05d}.png")
-    (place / "request.json").write_text(json.dumps({"texts": texts, "layers": {}}), encoding="utf-8")
+    request = {"texts": texts, "layers": {}, "timed": TIMED if claim.exporter.tolerance.distance is None else []}
+    (place / "request.json").write_text(json.dumps(request), encoding="utf-8")
 
 
 def _read(reader: str, exports: Sequence[tuple[Path, Path]]) -> None:
@@ -201,7 +207,7 @@ def _first_difference(claim: Claim, place: Path, tower: Tower) -> str:
     if not pairs:
         return "the format shows no layers of its own"
     request = json.loads((place / "request.json").read_text(encoding="utf-8"))
-    request["layers"] = {tower: [name for _, name in pairs]}
+    request |= {"layers": {tower: [name for _, name in pairs]}, "timed": []}
     (place / "request.json").write_text(json.dumps(request), encoding="utf-8")
     _read(claim.exporter.reader, [(claim.folder, place)])
     theirs = _content(place)
@@ -231,7 +237,7 @@ def _outputs(source: Source, names: Sequence[str], place: Path, tower: Tower) ->
 
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            kept.setdefault(name, (output[0] if isinstance(output, (tuple, list)) else output).float())
+            kept.setdefault(name, (output[0] if isinstance(output, (tuple, list)) else output).float().clone())
 
         return hook
 
@@ -243,6 +249,26 @@ def _outputs(source: Source, names: Sequence[str], place: Path, tower: Tower) ->
         for hook in hooks:
             hook.remove()
     return kept
+
+
+def _milliseconds(claim: Claim, place: Path, found: Arrays) -> dict[str, tuple[float, float]]:
+    """Return what batches take before and after, of a format that is to be faster."""
+    if claim.exporter.tolerance.distance is not None:
+        return {}
+    measured = {}
+    for tower, name in (("image", "pixels.npy"), ("text", "ids.npy")):
+        if tower not in claim.exporter.towers:
+            continue
+        values = np.load(place / name)
+
+        def embed(batch: NDArray[Any], tower: str = tower) -> None:
+            given = torch.from_numpy(batch)
+            claim.source.embed(given if tower == "image" else None, given if tower == "text" else None)
+
+        for size, after in zip(TIMED, found[f"{tower}_seconds"], strict=True):
+            before = median_seconds(embed, values, size)
+            measured[f"{tower} x {size}"] = (round(1e3 * before, 3), round(1e3 * float(after), 3))
+    return measured
 
 
 def _check_numbers(source: Source, found: Arrays) -> None:

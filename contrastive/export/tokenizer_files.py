@@ -14,7 +14,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 OURS = {"<start_of_text>": START, "<end_of_text>": END}
 MENDING = (
     "Our tokenizer mends captions with ftfy and html.unescape first, this one does not: do so yourself where "
-    "they may need it (`&amp;`, wrongly decoded text)."
+    "they may need it (HTML entities, wrongly decoded text)."
 )
 PUNCTUATION = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^`{|}~]"""  # string.punctuation without _, which becomes a space
 UNTIDY = "  A_b,\t C-d!  e "  # every way of cleaning changes it

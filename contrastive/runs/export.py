@@ -133,7 +133,9 @@ class _Session:
                 accuracy = self._accuracy(exporter, scratch)
                 record["accuracy"] = {dataset: asdict(one) for dataset, one in accuracy.items()}
                 title = self.request.push or place.name
-                export_card.write(self.facts, title, name, claim, parity, export_card.changes_of(accuracy))
+                export_card.write(
+                    self.facts, title, name, claim, parity, export_card.changes_of(claim, parity, accuracy)
+                )
                 folder.seal(scratch, record)
         except UserError as error:
             return Exported(name, place, error=type(error)(f"--to {name}: {error}; nothing was written"))

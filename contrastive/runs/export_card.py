@@ -19,6 +19,7 @@ from contrastive.runs.export_data import Accuracy
 from contrastive.train import directory
 
 # Where `eval_zeroshot.py --output` is told to write beside a run, and what training writes itself.
+WEIGHTS = (".onnx", ".data", ".safetensors", ".pt2")
 BESIDE = (f"zeroshot/{RESULTS}", f"evaluation/{RESULTS}", RESULTS, "evaluation.json")
 
 
@@ -66,9 +67,15 @@ def write(facts: Facts, name: str, format_name: str, claim: Claim, parity: Parit
     )
 
 
-def changes_of(accuracy: Mapping[str, Accuracy]) -> list[Change]:
-    """Return what became of zero-shot accuracies."""
-    return [Change(f"zero-shot top-1, {name}", one.before, one.after) for name, one in accuracy.items()]
+def changes_of(claim: Claim, parity: Parity, accuracy: Mapping[str, Accuracy]) -> list[Change]:
+    """Return what became of size, speed and zero-shot accuracies in a format that is not exact."""
+    if not parity.milliseconds:
+        return []
+    before = sum(value.numel() * value.element_size() for value in claim.source.weights.values())
+    after = sum(path.stat().st_size for path in claim.folder.rglob("*") if path.suffix in WEIGHTS)
+    times = [Change(f"{what}, eager PyTorch before", *pair, "ms") for what, pair in parity.milliseconds.items()]
+    found = [Change(f"zero-shot top-1, {name}", one.before, one.after) for name, one in accuracy.items()]
+    return [Change("weights", before / 1e6, after / 1e6, "MB"), *times, *found]
 
 
 def _run_of(source: Source) -> Path | None:

@@ -182,6 +182,8 @@ def test_a_cosine_is_enough_where_the_format_asks_for_no_more(model: Source, tmp
     first, second = verify_all([one, two])
     assert isinstance(first, Parity)
     assert 0.99 <= first.towers["image"].min_cosine < 0.9999
+    assert set(first.milliseconds) == {"image x 1", "image x 32", "text x 1", "text x 32"}  # what is bought with it
+    assert all(before > after >= 0 for before, after in first.milliseconds.values())  # ours computes, the other reads
     assert "the least cosine is 0." in str(second)
     assert "at least 0.99 is asked for" in str(second)
 

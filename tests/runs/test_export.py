@@ -140,3 +140,5 @@ def test_every_format_that_holds_a_trained_model_is_written_and_the_others_say_w
         *("timm", "torch_export", "torchao_int8", "transformers"),
     }
     assert open_source(str(tmp_path / "out" / "transformers")).built.model.embed_dim == 32
+    card = (tmp_path / "out" / "onnx_int8" / "README.md").read_text()
+    assert all(f"| {what} |" in card for what in ("weights, MB", "image x 1, eager PyTorch before, ms"))

@@ -11,19 +11,22 @@ READER.py defines `Reader(folder)` with some of these, each on all of the probe 
     layers(names, pixels, ids) -> {name: array}                        where layers are no torch modules
     numbers() -> {"logit_scale": float, "logit_bias": float}           what else it holds
     extra() -> {name: array}                                           what more there is to say
-PROBE is a folder with pixels.npy, ids.npy, images/*.png and request.json: {"texts": […], "layers": {tower: [names]}};
-what the export in FOLDER makes of it is left there in out.npz, or the error in error.txt.
+PROBE is a folder with pixels.npy, ids.npy, images/*.png and request.json: {"texts": […], "layers": {tower: [names]},
+"timed": [batch sizes]}; what the export in FOLDER makes of it is left there in out.npz, or the error in error.txt.
 """
 
 import importlib.util
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+LEAST_TIMED, MOST_TIMED, TIMED_SECONDS = 3, 20, 2.0
 KNOWN = ("contrastive", "onnxruntime", "open_clip", "sentence_transformers", "timm", "torch", "torchao", "transformers")
 
 
@@ -47,6 +50,8 @@ def _embedded(reader: Any, place: Path) -> dict[str, Any]:
         embed = getattr(reader, f"embed_{tower}", None)
         if embed is not None:
             found[f"{tower}_features"] = _watched(reader, embed, values, names, found)
+            seconds = [median_seconds(embed, values, size) for size in request.get("timed", [])]
+            found[f"{tower}_seconds"] = np.array(seconds, np.float64)
     if hasattr(reader, "layers"):
         found.update(
             {f"layer:{k}": v for k, v in reader.layers(request["layers"], given["image"], given["text"]).items()}
@@ -62,6 +67,18 @@ def _embedded(reader: Any, place: Path) -> dict[str, Any]:
     versions = {name: str(getattr(sys.modules[name], "__version__", "")) for name in KNOWN if name in sys.modules}
     found["modules"] = np.array(json.dumps(versions))
     return found
+
+
+def median_seconds(embed: Any, values: Any, size: int) -> float:
+    """Return what `embed` takes for a batch of `size` of the values, over and over."""
+    batch = np.resize(values, (size, *values.shape[1:]))
+    taken: list[float] = []
+    end = time.perf_counter() + TIMED_SECONDS
+    while len(taken) <= LEAST_TIMED or (time.perf_counter() < end and len(taken) < MOST_TIMED):
+        start = time.perf_counter()
+        embed(batch)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])  # the first one warms up
 
 
 def _watched(reader: Any, embed: Any, values: Any, names: list[str], found: dict[str, Any]) -> Any:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from contrastive import cli
+from contrastive.models.build import build
+from contrastive.models.checkpoint import save
+from contrastive.settings import ModelConfig
 from tests import toys
 from tests.eval.toys import png, write_classes, write_folder
 from tests.toys import records
@@ -52,7 +55,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     yield folder
-    for name in ("my_loss", "my_encoder"):
+    for name in ("my_loss", "my_encoder", "my_format"):
         sys.modules.pop(name, None)
 
 
@@ -146,3 +149,62 @@ def test_a_layout_of_evaluation_data_is_one_file(shards: Path, tmp_path: Path, o
     pretrain(tmp_path, shards, f"eval.datasets=[{tmp_path / 'pets.yaml'}]")
     row = records(tmp_path / "run", "eval")[0]
     assert (row["task"], row["n"]) == ("retrieval", 3)
+
+
+EXPORTER = '''
+from pathlib import Path
+
+import numpy as np
+
+from contrastive.export.exporter import Tolerance, Written
+
+
+class Arrays:
+    """The projections of a model of embeddings, as arrays."""
+
+    requires, towers, tolerance = {}, ("text",), Tolerance()
+    reader = str(Path(__file__).with_name("arrays_reader"))
+
+    def check(self, source):
+        pass
+
+    def write(self, source, folder, probe):
+        embedding = source.weights["text.embedding.weight"]
+        np.savez(folder / "arrays.npz", table=embedding, matrix=source.weights["text_projection.weight"])
+        return Written(notes=["It is the text tower alone."])
+
+    def loading(self, folder):
+        return f"arrays = np.load('{folder}/arrays.npz')"
+'''
+READER = """
+import numpy as np
+
+
+class Reader:
+    def __init__(self, folder):
+        self.arrays = dict(np.load(folder + "/arrays.npz"))
+
+    def embed_text(self, ids):
+        return self.arrays["table"][ids].mean(1) @ self.arrays["matrix"].T
+"""
+
+
+def test_an_export_format_is_a_module_and_its_reader(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch):
+    (outside / "my_encoder.py").write_text(ENCODER)
+    (outside / "my_format.py").write_text(EXPORTER)
+    (outside / "arrays_reader.py").write_text(READER)
+    assert len(list(outside.glob("*.py"))) - 1 == claimed_files("an export format")
+    monkeypatch.setenv("CONTRASTIVE_PARTS", "my_encoder")
+    towers = {"image": {"name": "cnn", "widths": [8], "depths": [1]}, "text": {"name": "my_encoder:Bag"}}
+    built = build(ModelConfig(**towers, embed_dim=4, image_size=16))
+    save(tmp_path / "run" / "checkpoints" / "step-1", built, {"step": 1})
+    words = ["export", str(tmp_path / "run"), "--to", "my_format:Arrays", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    assert "It is the text tower alone." in (tmp_path / "out" / "README.md").read_text()
+    sys.modules.pop("my_format", None)
+    with_other_bags = (outside / "arrays_reader.py").read_text().replace("mean(1)", "sum(1)")
+    (outside / "arrays_reader.py").write_text(with_other_bags + "    # the direction is the same\n")
+    assert cli.main([*words[:-1], str(tmp_path / "same")]) == 0
+    (outside / "arrays_reader.py").write_text(with_other_bags.replace("sum(1)", "max(1)"))
+    assert cli.main([*words[:-1], str(tmp_path / "other")]) == 2
+    assert not (tmp_path / "other").exists()

@@ -10,7 +10,8 @@ DESCRIPTION = (
     "Evaluate an image-text model: zero-shot classification, retrieval, probes and what else its datasets ask for."
 )
 EPILOG = """models: RUN (its newest checkpoint), RUN/checkpoints/best, RUN/checkpoints/step-…; ARCH@TAG or ARCH@FILE of
-open_clip; local-dir:FOLDER and hf-hub:ORG/NAME in open_clip's form; hf:ORG/NAME or a folder of transformers
+open_clip; local-dir:FOLDER and hf-hub:ORG/NAME in open_clip's form; hf:ORG/NAME or a folder of transformers; the
+folder of an export
 
   python eval_zeroshot.py --model runs/glyphs
   python eval_zeroshot.py --model runs/glyphs --all-checkpoints --output results/glyphs

@@ -197,4 +197,7 @@ def test_a_program_without_a_command_says_which_there_are(capsys: pytest.Capture
     assert cli.main(["--help"]) == 0
     assert "shuffle-report" in capsys.readouterr().out
     assert cli.main(["date"]) == 2
-    assert "error: date: no such command; there are pretrain, eval, data" in capsys.readouterr().err
+    assert (
+        "error: date: no such command; there are pretrain, eval, export, import, import-flags, data"
+        in capsys.readouterr().err
+    )

@@ -19,6 +19,9 @@ open_clip; local-dir:FOLDER and hf-hub:ORG/NAME in open_clip's form; hf:ORG/NAME
   contrastive export runs/glyphs_vit --to onnx_int8 exports/int8 calibration=static --data configs/eval/digits.yaml
   contrastive export runs/glyphs_vit --to transformers exports/glyphs --push my-name/glyphs --license apache-2.0
 
+options: of onnx opset=18 (to 23); of onnx_int8 calibration=static (convolutions too; give it --data) and
+reduce_range=true (processors without VNNI or AMX); of torchao_int8 reduce_range=true
+
 exit status: 0 done, 2 something given cannot be used, or an export differs from its source: it is not kept
 """
 
@@ -86,5 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--license", metavar="ID", help="of the weights, such as apache-2.0 or cc-by-nc-4.0")
     hub = parser.add_argument_group("hub")
     hub.add_argument("--push", metavar="ORG/NAME", help="upload it to this repository of the Hugging Face hub")
-    hub.add_argument("--private", action="store_true", help="make that repository a private one")
+    hub.add_argument(
+        "--private", action="store_true", help="make that repository a private one (default: as your account has it)"
+    )
     return parser

@@ -1,5 +1,6 @@
 """Whole image-text models of transformers, behind our names: weights, pixels and token ids are theirs."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -152,13 +153,20 @@ def _pooled(output: Any) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the progress bars and reports of transformers; what matters in them is raised."""
+    """Hold back the progress bars and reports of transformers, and what torchao makes torch say when it is imported.
+
+    What matters in them is raised.
+    """
     said, drawn = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    trees = logging.getLogger("torch.utils._pytree")
+    level = trees.level
+    trees.setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
+        trees.setLevel(level)
         transformers.logging.set_verbosity(said)
         if drawn:
             transformers.logging.enable_progress_bar()

@@ -86,7 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the latencies into this PNG")
     parser.add_argument("--model", help=f"any model of contrastive export; {FULL} with random weights by default")
     parser.add_argument("--formats", nargs="+", help=", ".join(SIDES))
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one answer of a process")
     options = parser.parse_args(arguments)

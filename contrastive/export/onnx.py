@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
 
 from contrastive.errors import ConfigError, ModelError
 from contrastive.export import inputs
 from contrastive.export.exporter import Tolerance, Tower, Written
 from contrastive.export.probe import Probe
-from contrastive.export.source import Source
+from contrastive.export.source import OneTower, Source
 from contrastive.modalities.image import Preprocess
 
 INPUTS: Mapping[Tower, str] = {"image": "pixel_values", "text": "input_ids"}
@@ -68,19 +67,6 @@ text_tower = onnxruntime.InferenceSession("{folder}/text.onnx", providers=["CPUE
 (text_features,) = text_tower.run(None, {{"input_ids": ids}})"""
 
 
-class _Tower(nn.Module):
-    """One encoder of a model, as a module of its own."""
-
-    def __init__(self, model: nn.Module, tower: Tower) -> None:
-        super().__init__()
-        self.model, self.tower = model, tower
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return unit vectors [B, embed_dim]."""
-        features: Tensor = getattr(self.model, f"encode_{self.tower}")(x)
-        return features
-
-
 def write_tower(source: Source, tower: Tower, folder: Path, opset: int | None = None) -> list[tuple[str, str]]:
     """Write TOWER.onnx, checked by ONNX, and return its layers: (our module's name, the tensor that it gives).
 
@@ -115,7 +101,7 @@ def _traced(source: Source, tower: Tower, opset: int | None) -> Any:
     try:
         with _quiet():
             return torch.onnx.export(
-                _Tower(built.model, tower).eval(),
+                OneTower(built.model, tower).eval(),
                 (example,),
                 dynamo=True,
                 dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1)}},

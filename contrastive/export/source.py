@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrastive.models import forms
 from contrastive.models.build import Built
@@ -47,6 +47,19 @@ class Source:
                 features["image"] = F.normalize(self.built.model.encode_image(pixels).float(), dim=-1)
             if ids is not None:
                 features["text"] = F.normalize(self.built.model.encode_text(ids).float(), dim=-1)
+        return features
+
+
+class OneTower(nn.Module):
+    """One encoder of a model, as a module of its own."""
+
+    def __init__(self, model: nn.Module, tower: str) -> None:
+        super().__init__()
+        self.model, self.tower = model, tower
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return unit vectors [B, embed_dim]."""
+        features: Tensor = getattr(self.model, f"encode_{self.tower}")(x)
         return features
 
 

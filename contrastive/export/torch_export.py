@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
@@ -24,7 +23,7 @@ from contrastive.errors import ModelError
 from contrastive.export import inputs
 from contrastive.export.exporter import Tolerance, Tower, Written
 from contrastive.export.probe import Probe
-from contrastive.export.source import Source
+from contrastive.export.source import OneTower, Source
 from contrastive.modalities.image import Preprocess
 
 TRUST = (
@@ -64,19 +63,6 @@ encode_text = torch.export.load("{folder}/text.pt2").module()
 image_features, text_features = encode_image(torch.from_numpy(pixels)), encode_text(torch.from_numpy(ids))"""
 
 
-class _Tower(nn.Module):
-    """One encoder of a model, as a module of its own."""
-
-    def __init__(self, model: nn.Module, tower: Tower) -> None:
-        super().__init__()
-        self.model, self.tower = model, tower
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return unit vectors [B, embed_dim]."""
-        features: Tensor = getattr(self.model, f"encode_{self.tower}")(x)
-        return features
-
-
 def _write(source: Source, tower: Tower, folder: Path) -> list[tuple[str, str]]:
     """Write TOWER.pt2 and return its layers: (our module's name, tower and name within the program)."""
     program = _traced(source, tower)
@@ -99,7 +85,7 @@ def _traced(source: Source, tower: Tower) -> ExportedProgram:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore", UserWarning)  # an LSTM keeps a list of its weights, which stay as they are
-            module = _Tower(built.model, tower).eval()
+            module = OneTower(built.model, tower).eval()
             return torch.export.export(module, (example,), dynamic_shapes={"x": {0: Dim("batch", min=1)}}, strict=False)
     except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.UserError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]

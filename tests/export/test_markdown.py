@@ -82,7 +82,7 @@ def test_a_place_says_nothing_of_the_machine(value: object, expected: str) -> No
 
 
 def test_paths_within_a_text_lose_their_folders_and_words_do_not() -> None:
-    text = f"see '/tmp/w/x.json', {Path.home()}/y.bin and https://host/a/b, 1/2 or image/text"
+    text = f"see '/data/private/x.json', {Path.home()}/y.bin and https://host/a/b, 1/2 or image/text"
     assert without_paths(text) == "see 'x.json', y.bin and https://host/a/b, 1/2 or image/text"
 
 

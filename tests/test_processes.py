@@ -93,7 +93,7 @@ def test_workers_that_do_not_end_are_killed_after_one_patience_for_all(monkeypat
         worker.terminate()
         worker.join(timeout=5)
         assert worker.exitcode == -signal.SIGKILL
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 4  # not 5 for each
 
 
 def test_a_worker_that_ends_has_not_died_and_one_that_is_killed_has():
@@ -165,7 +165,7 @@ os.kill(worker.pid, signal.SIGSTOP)
 def test_a_stuck_worker_does_not_keep_the_interpreter_from_ending():
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", AT_EXIT], check=True, timeout=20, cwd=ROOT)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
 
 
 def test_a_forked_process_that_ends_leaves_the_workers_of_its_parent_alone():

@@ -211,7 +211,7 @@ def test_a_position_far_out_needs_no_walk(settings):
     source = Source(np.full(100_000, 12_800), **settings)
     start = time.process_time()
     batch = Order([source], 0).batch(10**15, 4096)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 10  # a walk would take days
     assert len(set(batch.number.tolist())) == 4096
     assert batch.number.max() < source.samples
 

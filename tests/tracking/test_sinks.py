@@ -98,7 +98,7 @@ def test_a_slow_sink_holds_up_nobody_and_has_everything_in_the_end():
     started = time.monotonic()
     for step in range(100):
         background.write({"step": step}, {})
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     sink.gate.set()
     background.close()
     assert sink.steps == list(range(100))

@@ -134,6 +134,6 @@ def test_leaving_does_not_wait_for_forked_processes():
     started = time.monotonic()
     with StopRequest():
         child = forked(lambda: time.sleep(60))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

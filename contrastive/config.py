@@ -51,10 +51,12 @@ def read_yaml(name: str | Path) -> dict[str, Any]:
     """
     path = Path(name)
     if not path.is_file():
-        shipped = importlib.resources.files("contrastive") / "configs" / str(name).removeprefix("configs/")
-        if not shipped.is_file():
+        package = Path(str(importlib.resources.files("contrastive")))
+        folders = (package / "configs", package.parent / "configs")  # of an installed package, and of a checkout
+        shipped = [folder / str(name).removeprefix("configs/") for folder in folders]
+        path = next((file for file in shipped if file.is_file()), path)
+        if not path.is_file():
             raise ConfigError(f"{name}: no such file, and no configuration of that name is shipped")
-        path = Path(str(shipped))
     try:
         content = OmegaConf.to_container(OmegaConf.load(io.StringIO(path.read_text())), resolve=True)
     except yaml.YAMLError as error:

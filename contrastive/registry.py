@@ -67,6 +67,27 @@ EXPORTERS = {
     "torchao_int8": "contrastive.export.torchao_int8:TorchaoInt8",
     "transformers": "contrastive.export.transformers:Transformers",
 }
+PACK_FORMS = {
+    "coco": "contrastive.recipes.forms.coco:Coco",
+    "flickr": "contrastive.recipes.forms.flickr:Flickr",
+    "hugging_face": "contrastive.recipes.forms.hugging_face:HuggingFace",
+    "image_folder": "contrastive.recipes.forms.image_folder:ImageFolder",
+    "karpathy": "contrastive.recipes.forms.karpathy:Karpathy",
+    "numpy": "contrastive.recipes.forms.arrays:Arrays",
+    "shards": "contrastive.recipes.forms.shards:Shards",
+    "table": "contrastive.recipes.forms.table:Table",
+}
+FILTERS = {
+    "aspect": "contrastive.recipes.curation.image_filters:Aspect",
+    "caption_length": "contrastive.recipes.curation.caption_filters:CaptionLength",
+    "clip_score": "contrastive.recipes.curation.score_filters:ClipScore",
+    "column": "contrastive.recipes.curation.score_filters:Column",
+    "language": "contrastive.recipes.curation.caption_filters:Language",
+    "resolution": "contrastive.recipes.curation.image_filters:Resolution",
+    "text_overlap": "contrastive.recipes.curation.caption_filters:TextOverlap",
+    "words": "contrastive.recipes.curation.caption_filters:Words",
+}
+ENGINES = {"local": "contrastive.recipes.engine:Local", "ray": "contrastive.recipes.ray_engine:Ray"}
 TABLES: dict[str, dict[str, str]] = {
     "model.image": IMAGE_ENCODERS,
     "model.text": TEXT_ENCODERS,
@@ -75,6 +96,9 @@ TABLES: dict[str, dict[str, str]] = {
     "eval tasks": EVALUATORS,
     "eval format": EVAL_FORMATS,
     "export --to": EXPORTERS,
+    "pack --from": PACK_FORMS,
+    "filter": FILTERS,
+    "data --engine": ENGINES,
 }
 
 

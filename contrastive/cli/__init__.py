@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from contrastive import config, distributed, registry
-from contrastive.cli import data as data_commands
+from contrastive.cli import data as shards
 from contrastive.cli import evaluation, exports, imports
 from contrastive.errors import Preempted, UserError
 
@@ -31,7 +31,7 @@ COMMANDS = """usage: contrastive COMMAND …
   export        write a model in another library's format, and prove it: open_clip, transformers, timm, ONNX, …
   import        make anybody's model our checkpoint, to train it further or to evaluate it
   import-flags  write the settings that an open_clip training command means
-  data          index, verify, stats, shuffle-report, bench: what is known about shards
+  data          pack, filter, dedup, balance, … doctor: shards of anything, and what is in them
 
 contrastive COMMAND --help says more.
 """
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def data(arguments: Sequence[str] | None = None) -> int:
     """Run `contrastive data …`; return the exit status."""
-    return _guard(lambda: data_commands.run(sys.argv[1:] if arguments is None else arguments))
+    return _guard(lambda: shards.run(sys.argv[1:] if arguments is None else arguments))
 
 
 def pretrain(arguments: Sequence[str] | None = None) -> int:

@@ -117,6 +117,14 @@ class Reader:
         content = {name: self._read(found, name) for name in found.row.members}
         return {"__key__": found.row.key, "__url__": found.location, **content}
 
+    def content(self, found: Found, member: str) -> bytes:
+        """Return the bytes of one member of a sample; none where it has no such member.
+
+        Raises:
+            BadSampleError, DataError: see `image`.
+        """
+        return self._read(found, member) if member in found.row.members else b""
+
     def _wanted(self, found: Found) -> list[str]:
         image = next(name for name in found.source.image if name in found.row.members)
         return [image, *(name for name in found.source.captions.members if name in found.row.members)]

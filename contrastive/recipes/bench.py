@@ -12,11 +12,13 @@ import torch
 from contrastive.data.loader import Loader
 from contrastive.data.rows import DRAWS, RankRows
 from contrastive.data.stream import BadSampleError
+from contrastive.errors import DataError
 from contrastive.hashing import bytes_hash, mix
 from contrastive.modalities.decode import HAS_SIMPLEJPEG, BadImageError
 
 STAGES = ("read", "decode", "crop and resize", "hash", "tokenise")
 WAIT = "wait for storage"
+MOST_BAD = 1000  # samples that may be unusable before the first one that is not
 ADVICE = {
     WAIT: "storage: put the shards on a faster disk, set data.cache for URLs, or give data.workers more processes",
     "read": "reading: large members cost; write images at the size that training needs",
@@ -87,8 +89,11 @@ def _by_stage(rows: RankRows, out: torch.Tensor, found: Bench, is_over: Callable
                     encoded, caption = reader.image(sample), reader.caption(sample, float(uniform[-1]))
                 with _timed(found, "decode"):
                     pixels = transform.decode(encoded, uniform[:-1])
-            except (BadSampleError, BadImageError):
+            except (BadSampleError, BadImageError) as error:
                 found.bad += 1
+                if not found.samples and found.bad >= MOST_BAD:
+                    said = error if isinstance(error, BadSampleError) else f"{sample.where}: its image {error}"
+                    raise DataError(f"{said}; so are {MOST_BAD - 1:,} others: run contrastive data verify") from error
                 continue
             with _timed(found, "crop and resize"):
                 transform.write(pixels, uniform[:-1], out)
@@ -99,8 +104,9 @@ def _by_stage(rows: RankRows, out: torch.Tensor, found: Bench, is_over: Callable
             found.samples += 1
             if is_over(found):
                 break
-        with _timed(found, "tokenise"):
-            rows.tokenizer(captions)
+        if captions:
+            with _timed(found, "tokenise"):
+                rows.tokenizer(captions)
         if is_over(found):
             return
 

@@ -195,7 +195,7 @@ def test_the_module_runs_as_a_program(shards: Path):
 def test_a_program_without_a_command_says_which_there_are(capsys: pytest.CaptureFixture[str]):
     assert cli.main([]) == 2
     assert cli.main(["--help"]) == 0
-    assert "shuffle-report" in capsys.readouterr().out
+    assert "doctor" in capsys.readouterr().out
     assert cli.main(["date"]) == 2
     assert (
         "error: date: no such command; there are pretrain, eval, export, import, import-flags, data"

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from contrastive.errors import DataError
 from contrastive.modalities import decode
 from contrastive.recipes import bench as module
 from contrastive.recipes.bench import ADVICE, STAGES, WAIT, Bench, bench
@@ -27,6 +28,13 @@ def test_without_workers_no_loader_is_timed_and_bad_samples_are_passed_over(tmp_
     assert found.loader_samples_per_second is None
     assert found.bad > 0
     assert found.bad / (found.bad + found.samples) == pytest.approx(0.2, abs=0.1)
+
+
+def test_shards_of_which_nothing_can_be_used_do_not_keep_it_busy_for_ever(tmp_path: Path):
+    folder = tmp_path / "shards"
+    toys.write_tar(folder / "a.tar", [("a.png", b"<html>"), ("a.txt", b"a"), ("b.png", b"<html>"), ("b.txt", b"b")])
+    with pytest.raises(DataError, match=r"a\.tar:.* its image .*; so are 999 others: run contrastive data verify"):
+        bench(rows(settings(folder, caption_key="txt", global_batch_size=2)), 0.05, 0)
 
 
 @pytest.mark.parametrize("stage", list(ADVICE))

@@ -88,9 +88,9 @@ def train_until_asked(overrides: list[str]) -> bool:
 @pytest.mark.parametrize(
     "launches",
     [
-        [("full", 2), ("full", 2), ("full", 2)],
+        pytest.param([("full", 2), ("full", 2), ("full", 2)], marks=pytest.mark.slow),
         [("full", 2), ("none", 1), ("full", 4)],
-        [("none", 2), ("full", 2), ("none", 2)],
+        pytest.param([("none", 2), ("full", 2), ("none", 2)], marks=pytest.mark.slow),
     ],
 )
 def test_sharded_and_whole_launches_of_any_size_go_on_from_each_other(

@@ -101,7 +101,7 @@ def test_killed_while_an_old_checkpoint_is_removed(new_run: New, undisturbed: Ne
 
 
 @pytest.mark.fault(7)
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_rank_dies_and_the_other_ends_by_itself(new_run: New, undisturbed: New, rank: int):
     run = new_run()
     job = run.start(fault=f"step:{rank}:18:kill")
@@ -133,7 +133,7 @@ def test_one_rank_dies_under_a_launcher(new_run: New, undisturbed: New, rank: in
 
 
 @pytest.mark.fault(31)
-@pytest.mark.parametrize("world_size", [pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("world_size", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_more_ranks_sum_their_gradients_in_the_same_order_after_a_resume(
     new_run: New, undisturbed: New, world_size: int
 ):

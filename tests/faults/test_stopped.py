@@ -57,7 +57,7 @@ def test_a_launcher_is_asked_to_end(new_run: New, undisturbed: New, workers: int
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_all_ranks_and_their_loader_workers_are_asked_to_end(new_run: New, undisturbed: New, workers: int):
     run = new_run(2, f"data.workers={workers}")
     job = run.start()
@@ -67,7 +67,7 @@ def test_all_ranks_and_their_loader_workers_are_asked_to_end(new_run: New, undis
 
 
 @pytest.mark.fault(12)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_one_rank_is_asked_to_end_and_all_stop_at_the_same_step(new_run: New, undisturbed: New, number: signal.Signals):
     run = new_run()
     assert ask(run.start(), number, 1) == [128 + number] * 2, run.log()

@@ -104,6 +104,7 @@ def test_the_drift_is_told_once_and_measured_anew():
     assert step.cached.drift == {}
 
 
+@pytest.mark.slow
 def test_a_batch_of_4096_in_micro_batches_of_64_gives_the_weights_of_the_plain_step():
     start, whole, weights = doubled(), batch(4096), []
     for plan in (StepPlan(4096, 4096, 4096), StepPlan(4096, 64, 64)):

@@ -47,7 +47,7 @@ $(RUN)/zeroshot/results.json: $(RUN)/finished.json
 
 .venv/.base: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
-	$(call timed,environment: .venv with contrastive-pretrain and what it needs,$(PYTHON) -m venv .venv && $(INSTALL) '.[data$(,)fast$(,)tensorboard]')
+	$(call timed,environment: .venv with contrastive-pretrain and what it needs,$(PYTHON) -m venv .venv && $(INSTALL) '.[curate$(,)data$(,)fast$(,)tensorboard]')
 	@touch $@
 
 .venv/.dev: .venv/.base

@@ -1,10 +1,12 @@
-"""A loss, an encoder and an evaluation dataset from outside the package, with the file counts of CONTRIBUTING.md."""
+"""One part of every kind from outside the package, with the file counts of CONTRIBUTING.md."""
 
 import re
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from contrastive import cli
 from contrastive.models.build import build
@@ -55,7 +57,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     yield folder
-    for name in ("my_loss", "my_encoder", "my_format"):
+    for name in ("my_loss", "my_encoder", "my_format", "my_source", "my_filter"):
         sys.modules.pop(name, None)
 
 
@@ -208,3 +210,59 @@ def test_an_export_format_is_a_module_and_its_reader(tmp_path: Path, outside: Pa
     (outside / "arrays_reader.py").write_text(with_other_bags.replace("sum(1)", "max(1)"))
     assert cli.main([*words[:-1], str(tmp_path / "other")]) == 2
     assert not (tmp_path / "other").exists()
+
+
+FORM = '''
+from contrastive.recipes.records import File, Record, Rejected
+
+class Lines:
+    """Lines of a path, a blank and a caption."""
+
+    def __init__(self, source: str, prefix: str = "") -> None:
+        self.source, self.prefix = source, prefix
+
+    def records(self):
+        for number, line in enumerate(open(self.source), 1):
+            path, _, caption = line.strip().partition(" ")
+            where = f"line {number}"
+            if caption:
+                yield Record(str(number), File(path), (self.prefix + caption,), where)
+            else:
+                yield Rejected(where, path, "caption: missing", f"{where}: has no caption")
+'''
+FILTER = '''
+from contrastive.recipes.curation.filtering import Judged
+
+class Word:
+    """Samples whose caption ends in a word."""
+
+    def __init__(self, word: str) -> None:
+        self.word, self.scores = word, {}
+
+    def judge(self, sample) -> Judged:
+        return Judged("" if sample.captions[0].endswith(self.word) else "word: missing")
+'''
+
+
+def test_a_form_of_sources_is_one_file(tmp_path: Path, outside: Path):
+    (outside / "my_source.py").write_text(FORM)
+    assert len(list(outside.glob("*.py"))) == claimed_files("a form of sources to pack")
+    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / "list").write_text(f"{tmp_path / 'a.png'} a cat\nnothing\n")
+    words = ["pack", str(tmp_path / "list"), "--from", "my_source:Lines", "prefix=see ", "--out", str(tmp_path / "out")]
+    assert cli.main(["data", *words, "--processes", "1"]) == 0
+    with tarfile.open(tmp_path / "out/00000.tar") as tar:
+        assert tar.extractfile("1.txt").read() == b"see a cat"
+        assert tar.extractfile("1.png").read() == png(1)
+    assert "line 2: has no caption" in (tmp_path / "out/rejected.jsonl").read_text()
+
+
+def test_a_filter_is_one_file(shards: Path, tmp_path: Path, outside: Path):
+    (outside / "my_filter.py").write_text(FILTER)
+    assert len(list(outside.glob("*.py"))) == claimed_files("a filter of samples")
+    (tmp_path / "rules.yaml").write_text("- {name: 'my_filter:Word', word: '7'}\n")
+    words = ["filter", str(shards), "--rules", str(tmp_path / "rules.yaml"), "--out", str(tmp_path / "out")]
+    assert cli.main(["data", *words, "--processes", "1"]) == 0
+    table = parquet.read_table(tmp_path / "out/verdicts.parquet").to_pylist()
+    assert [row["key"] for row in table if row["kept"]] == ["s00007", "s00017", "s00027", "s00037"]
+    assert {row["reason"] for row in table} == {"", "word: missing"}

@@ -106,4 +106,4 @@ class LifeSigns:
 def _sentence(lost: str, cause: str = "") -> str:
     reason = re.sub(r"^\[[^\]]*\] ", "", cause).split(". ")[0]
     said = f" ({reason})" if reason else ""
-    return f"{lost}: gives no sign of life any more{said}; the same command goes on from the newest checkpoint"
+    return f"{lost}: gives no sign of life any more{said}; the same command goes on from what is saved"

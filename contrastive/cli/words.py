@@ -29,12 +29,17 @@ def count(text: str) -> int:
     return value
 
 
-def share(text: str) -> float:
-    """Return a share, from 0 to 1."""
+def number(text: str) -> float:
+    """Return a number."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def share(text: str) -> float:
+    """Return a share, from 0 to 1."""
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1")
     return value

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from contrastive.cli.words import add_engine, add_out, add_shards, configuration, count, parsed
+from contrastive.cli.words import add_engine, add_out, add_shards, configuration, count, number, parsed
 
 METHODS = """exact: equal bytes, or what --of names
 perceptual (default): images that look the same, whatever their file, size and brightness
@@ -76,10 +76,7 @@ def _bits(text: str) -> int:
 
 def _part(text: str) -> float:
     """Return a number above 0, up to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    value = number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} must lie above 0, and be at most 1")
     return value

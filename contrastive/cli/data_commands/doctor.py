@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from contrastive.cli.words import add_engine, add_shards, configuration, parsed, positive
+from contrastive.cli.words import add_engine, add_shards, configuration, number, parsed, positive
 
 EPILOG = """The model in a run's file decides the size of its input and the tokenizer; without one they are --size
 pixels and CLIP's. What a GPU takes cannot be known here: with the seconds of a step, measured there, the command says
@@ -58,10 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    value = number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be finite, and not negative")
     return value

@@ -8,8 +8,10 @@ renames, or only returns.
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,6 +50,7 @@ class Ray:
         self._ray: Any = ray
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._is_ours = not ray.is_initialized()
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         if self._is_ours and not self._join():
             self._start(processes or os.cpu_count() or 1)
         processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -133,6 +136,9 @@ class Ray:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._is_ours:
             self._ray.shutdown()  # of a cluster: leaves it
+            # It leaves its own handler behind, which processes that are forked later would have too.
+            if self._on_sigterm is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._on_sigterm)
         if self._folder is not None:
             self._folder.cleanup()
 

@@ -1,5 +1,6 @@
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,10 @@ def why_not() -> str:
     return done.stderr[-300:] if done.returncode else ""
 
 
+def own_handler(*_: object) -> None:
+    """What a program does when it is asked to end."""
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
     """Return the engine of a Ray of two processors, which starts once."""
@@ -47,12 +52,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
         patch.setenv("RAY_ADDRESS", "local")
         if reason := why_not():
             pytest.skip(f"Ray alone does not start on this machine: {reason}")
+        before = signal.signal(signal.SIGTERM, own_handler)
         with Ray(2) as started:
             folder = Path(started._folder.name)
             assert folder.is_dir()
             yield started
         assert not ray.is_initialized()
         assert not folder.exists()
+        assert signal.signal(signal.SIGTERM, before) is own_handler
 
 
 def test_results_come_in_the_order_of_the_tasks(engine: Ray):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +17,23 @@ SUBJECTS = ("a temple under a grey sky", "a flower against dark leaves")
 GRAIN = 6.0  # with which the files are as large as photographs are
 
 
-def make(folder: Path, count: int, photos: Path | None) -> Path:
-    """Return a CSV of images and captions; the images of scikit-learn's photographs are written once."""
+def make(folder: Path, count: int, photos: Path | None, names: int = 1) -> Path:
+    """Return a CSV of images and captions; the images of scikit-learn's photographs are written once.
+
+    Each of them stands there under so many `names`: files that cost no time to make, and as much to pack.
+    """
     if photos is not None:
         return _listed(folder, count, photos)
-    made = folder / f"sklearn-{count}-{VERSION}"
+    made = folder / f"sklearn-{count}x{names}-{VERSION}"
     if not made.is_dir():
         draft = made.with_name(made.name + ".tmp")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         for number, content in zip(range(count), cut(), strict=False):
             (draft / f"{number:06d}.jpg").write_bytes(content)
-        _write(draft / "table.csv", [f"{number:06d}.jpg" for number in range(count)])
+        for number in range(count, count * names):
+            os.link(draft / f"{number % count:06d}.jpg", draft / f"{number:06d}.jpg")
+        _write(draft / "table.csv", [f"{number:06d}.jpg" for number in range(count * names)])
         draft.rename(made)
     return made / "table.csv"
 

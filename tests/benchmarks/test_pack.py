@@ -43,7 +43,7 @@ def test_a_missed_goal_is_an_exit_status(monkeypatch: pytest.MonkeyPatch, capsys
     said = capsys.readouterr()
     assert "goal missed: ratio_resized = 1.25, below 1.5" in said.err
     assert said.out.splitlines()[-1].startswith("ratio_kept=2 ratio_resized=1.25 ")
-    assert pack.main(["--quick"]) == 0  # too short to judge
+    assert pack.main(["--quick"]) == 1
     monkeypatch.setattr(pack, "take_turns", lambda *_: turns())
     assert pack.main([]) == 0
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from contrastive import cli
+from contrastive.runs import machine
 
 PAGE = (Path(__file__).parents[1] / "docs" / "your-data.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -63,6 +64,7 @@ def run(command: str) -> None:
 
 def test_the_page_goes_from_a_folder_to_an_exported_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(machine, "cores", lambda: 1)  # threads of OpenMP would stay, and tests that fork could hang
     (folder / "photos.yaml").write_text(DATASET[0])
     for command in COMMANDS:
         run(command)

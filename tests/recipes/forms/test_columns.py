@@ -21,13 +21,13 @@ def test_only_what_is_asked_for_is_read() -> None:
 
 def test_a_row_becomes_a_record() -> None:
     row = Row("a.csv: line 2", {"path": "x/y.jpg", "title": "a cat", "alt": "", "uid": "u", "tags": ["b"]})
-    wanted = Record("pets/x/y", File("/root/x/y.jpg"), ("a cat",), "a.csv: line 2", {"uid": "u"}, split="val")
-    assert columns().record(row, Images("/root"), "pets/", "val") == wanted
+    wanted = Record("pets/x/y", File("/pictures/x/y.jpg"), ("a cat",), "a.csv: line 2", {"uid": "u"}, split="val")
+    assert columns().record(row, Images("/pictures"), "pets/", "val") == wanted
 
 
 def test_a_rejected_row_has_the_key_that_is_known() -> None:
     row = Row("a.csv: line 2", {"path": "x/y.jpg", "title": " "})
-    found = columns().record(row, Images("/root"))
+    found = columns().record(row, Images("/pictures"))
     assert found == Rejected("a.csv: line 2", "x/y", "caption: empty", "a.csv: line 2: its caption is empty")
 
 

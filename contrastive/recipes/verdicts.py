@@ -21,6 +21,8 @@ from pyarrow import parquet
 from contrastive.data.pool import Pool
 from contrastive.errors import DataError
 from contrastive.files import replacing
+from contrastive.recipes.curation.names import NAME, Lookup, Names, key_name, name_of, names_of, place_name
+from contrastive.recipes.engine import Local
 
 PROVENANCE = b"contrastive"  # the key of the file's metadata
 BATCH = 65_536  # rows that are held at a time
@@ -122,43 +124,35 @@ def aligned(path: Path, pool: Pool) -> NDArray[np.int64]:
     """
     if provenance_of(path).get("fingerprint") == pool.fingerprint:
         return np.arange(len(pool))
-    with _opened(path) as file:
-        held = set(file.schema_arrow.names)
-    exact = {"shard", "row"} <= held
-    keys = column(path, "key").tolist()
-    if exact:
-        shards = [str(one).rpartition("/")[2] for one in column(path, "shard").tolist()]
-        names = list(zip(shards, column(path, "row").tolist(), keys, strict=True))
-    else:
-        names = keys
-    known: dict[Any, int] = {name: at for at, name in enumerate(names)}
-    if len(known) < len(keys):
-        what = "shard, row and key" if exact else "key"
-        raise DataError(f"{path}: {len(keys) - len(known):,} rows repeat another's {what}; it must be unique")
-    found = np.full(len(pool), -1, np.int64)
-    seen: set[int] = set()
-    for number in range(len(pool)):
-        one = pool.find(number)
-        name = (one.location.rpartition("/")[2], one.row.row, one.row.key) if exact else one.row.key
-        at = known.get(name, -1)
-        if at in seen:
-            raise DataError(f"{path}: speaks of {one.row.key!r}, which stands twice in the shards; add shard and row")
-        if at >= 0:
-            seen.add(at)
-        found[number] = at
+    names, is_exact = _names_in(path)
+    known = Lookup.of(names)
+    if len(known.repeats):
+        what = "shard, row and key" if is_exact else "key"
+        raise DataError(f"{path}: {len(known.repeats):,} rows repeat another's {what}; it must be unique")
+    found = known.find(names_of(pool, Local(1), place_name if is_exact else key_name))
+    numbers = np.flatnonzero(found >= 0)
+    twice = numbers[np.bincount(found[numbers], minlength=1)[found[numbers]] > 1]
+    if len(twice):
+        key = pool.find(int(twice[0])).row.key
+        raise DataError(f"{path}: speaks of {key!r}, which stands twice in the shards; add shard and row")
     return found
 
 
-def kept(path: Path, pool: Pool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which samples of the pool the file keeps, and of which it speaks at all, bool [N] each.
-
-    Raises:
-        DataError: see `aligned`, or it has no column `kept`.
-    """
-    at = aligned(path, pool)
-    says = column(path, "kept").astype(bool)
-    known = at >= 0
-    return np.where(known, says[np.maximum(at, 0)] if len(says) else False, False), known
+def _names_in(path: Path) -> tuple[Names, bool]:
+    """Return the names of a file's rows, and whether they say the place too, 16 bytes a row."""
+    with _opened(path) as file:
+        held = file.schema_arrow.names
+        if "key" not in held:
+            raise DataError(f"{path}: has no column 'key'; it has {', '.join(held)}")
+        is_exact = {"shard", "row"} <= set(held)
+        columns = ["shard", "row", "key"] if is_exact else ["key"]
+        found = np.empty(file.metadata.num_rows, NAME)
+        at = 0
+        for batch in file.iter_batches(BATCH, columns=columns):
+            for parts in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                found[at] = name_of(str(parts[0]).rpartition("/")[2], *parts[1:]) if is_exact else name_of(*parts)
+                at += 1
+    return found, is_exact
 
 
 @contextmanager

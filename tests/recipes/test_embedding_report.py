@@ -14,9 +14,10 @@ from contrastive.data.stream import Reader
 from contrastive.recipes.embedding import Chunk, Layout
 from contrastive.recipes.embedding_report import extreme, report, write_scores
 from contrastive.recipes.step import EXAMPLES, Step
-from contrastive.recipes.verdicts import aligned, column, kept, provenance_of
+from contrastive.recipes.verdicts import aligned, column, provenance_of
 from tests import toys
 from tests.recipes.embedding_toys import pool_of
+from tests.recipes.keeping import kept
 
 SAMPLES, WIDTH, CHUNK = 40, 4, 16
 NAN = float("nan")

@@ -8,9 +8,10 @@ from pyarrow import parquet
 from contrastive.data.pool import Pool
 from contrastive.errors import DataError
 from contrastive.recipes import verdicts
-from contrastive.recipes.verdicts import Verdict, aligned, column, kept, provenance_of, writing_verdicts
+from contrastive.recipes.verdicts import Verdict, aligned, column, provenance_of, writing_verdicts
 from tests import toys
 from tests.data.toys import reader, settings
+from tests.recipes.keeping import kept
 
 
 def pool_of(folder: Path) -> Pool:

@@ -15,10 +15,11 @@ from contrastive.recipes.curation import passes
 from contrastive.recipes.curation.filter_rules import Rule
 from contrastive.recipes.curation.filtering import Judged
 from contrastive.recipes.samples import Sample
-from contrastive.recipes.verdicts import kept, provenance_of
+from contrastive.recipes.verdicts import provenance_of
 from contrastive.runs.filtering import filter_shards
 from contrastive.runs.opening import configuration, open_shards
 from tests.recipes.curation.pools import Made, opened, write
+from tests.recipes.keeping import kept
 
 RULES = [Rule("a", {"name": "caption_length", "min_words": 2}), Rule("b", {"name": "resolution", "min_side": 14})]
 

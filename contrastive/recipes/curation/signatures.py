@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -207,9 +207,3 @@ def reasons(records: Records) -> Mapping[int, str]:
     """Return why images cannot be read, by number."""
     bad = np.flatnonzero(in_pieces(records, "state") == UNREAD)
     return {int(number): records[number]["reason"].decode() for number in bad}
-
-
-def spans_of(count: int, size: int) -> Iterator[Span]:
-    """Yield start and stop of pieces of `count` things."""
-    for start in range(0, count, size):
-        yield start, min(start + size, count)
